@@ -1,0 +1,170 @@
+"""Answers of the policy under test, generated in planned blocks and logged so that a kill loses one block.
+
+The plan is made once from the whole suite and does not depend on what is already done: a block is either
+taken from the log or generated again with exactly the same members, so a resumed evaluation equals an
+uninterrupted one even where floating-point results depend on what shares a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safepref.data.records import Message, Prompt, content_id, dumps
+from safepref.generation.base import Completion, Engine, Sampling
+from safepref.store import read_jsonl, write_jsonl
+
+RESUME = ".resume"
+BLOCK = 64
+"""Conversations handed to the engine at once: what a kill can lose, and no less than an engine's batch."""
+
+
+class Progress(Protocol):
+    """Called with the stage's name, how many of its items are done, and how many it has."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show it."""
+        ...
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The progress that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is evaluated, at the strength that the caller has set.
+
+    `id` names model, adapter and strength; logged answers are reused only under an equal id. `model` and
+    `tokenizer` are a transformers causal LM and its tokenizer, or None where only text comes out of the
+    engine (an API server): likelihood tasks are then skipped, with the reason.
+    """
+
+    id: str
+    engine: Engine
+    model: Any = None
+    tokenizer: Any = None
+
+
+class ResumeLog:
+    """An append-only JSON-lines log of rows with a `key`; a torn last line is cut off when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Any]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        whole = 0
+        with self.path.open("rb") as stream:
+            for line in stream:
+                try:
+                    row = json.loads(line)
+                    key = row["key"]
+                except (ValueError, KeyError, TypeError):
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                self.rows[key] = row
+                whole += len(line)
+        if whole < self.path.stat().st_size:
+            os.truncate(self.path, whole)
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add rows in one write and wait until they are on the disk."""
+        new = list(rows)
+        data = "".join(dumps(row) + "\n" for row in new).encode()
+        with self.path.open("ab") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.rows.update((row["key"], row) for row in new)
+
+
+def answers(
+    policy: Policy,
+    conversations: Sequence[Sequence[Message]],
+    sampling: Sampling,
+    samples_dir: Path,
+    *,
+    stage: str,
+    progress: Progress = silent,
+    block: int = BLOCK,
+) -> list[Completion]:
+    """One completion for each conversation, in order; finished blocks come from the log.
+
+    Equal conversations are answered once. Longest first, so that a batch holds prompts of like length and a
+    progress bar errs on the safe side.
+    """
+    log = ResumeLog(samples_dir / RESUME / "answers.jsonl")
+    keys = [_key(policy, conversation, sampling) for conversation in conversations]
+    copies: dict[str, int] = {}
+    for key in keys:
+        copies[key] = copies.get(key, 0) + 1
+    members = dict(zip(keys, conversations, strict=True))
+    plan = sorted(members, key=lambda key: (-sum(len(turn["content"]) for turn in members[key]), key))
+    done, total = 0, len(keys)
+    progress(stage, 0, total)
+    for start in range(0, len(plan), block):
+        chunk = plan[start : start + block]
+        if not all(key in log.rows for key in chunk):
+            _generate_block(policy, chunk, members, sampling, log)
+        done += sum(copies[key] for key in chunk)
+        progress(stage, done, total)
+    return [_completion(log.rows[key]) for key in keys]
+
+
+def _key(policy: Policy, conversation: Sequence[Message], sampling: Sampling) -> str:
+    turns = json.dumps([dict(turn) for turn in conversation], sort_keys=True)
+    return content_id(policy.id, policy.engine.name, turns, json.dumps(asdict(sampling), sort_keys=True))
+
+
+def _generate_block(
+    policy: Policy,
+    chunk: Sequence[str],
+    members: dict[str, Sequence[Message]],
+    sampling: Sampling,
+    log: ResumeLog,
+) -> None:
+    completions = policy.engine.generate([members[key] for key in chunk], sampling)
+    log.append({"key": key, **asdict(answer)} for key, answer in zip(chunk, completions, strict=True))
+
+
+def _completion(row: dict[str, Any]) -> Completion:
+    return Completion(row["text"], row["tokens"], row["truncated"])
+
+
+def sample_row(suite: str, prompt: Prompt, answer: Completion, **more: Any) -> dict[str, Any]:
+    """The row of one prompt and answer as it stands in the samples files."""
+    return {
+        "suite": suite,
+        "id": prompt.id,
+        "base_id": prompt.base_id or prompt.id,
+        "category": prompt.category,
+        "attack": prompt.attack,
+        "template": prompt.template,
+        "split": prompt.split,
+        "source": prompt.source,
+        "messages": [dict(turn) for turn in prompt.messages],
+        "prompt": prompt.text,
+        "response": answer.text,
+        "tokens": answer.tokens,
+        "truncated": answer.truncated,
+        **more,
+    }
+
+
+def write_samples(samples_dir: Path, name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Write `<samples_dir>/<name>.jsonl` atomically."""
+    write_jsonl(samples_dir / f"{name}.jsonl", rows)
+
+
+def read_samples(samples_dir: Path) -> list[dict[str, Any]]:
+    """Every finished sample of an evaluation, by file name and row order."""
+    return [row for path in sorted(samples_dir.glob("*.jsonl")) for row in read_jsonl(path)]

@@ -1,0 +1,77 @@
+"""What is evaluated: the prompts of each suite, the decoding, the capability tasks, and the judges' part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from safepref.data.records import Prompt
+from safepref.errors import InputError
+from safepref.evaluation.tasks import CapabilityTask
+from safepref.generation.base import Sampling
+from safepref.judges.base import Judge
+from safepref.statistics import DRAWS, JudgeError
+
+
+class ToxicityModel(Protocol):
+    """Anything that says how toxic texts are."""
+
+    def score(self, texts: Sequence[str]) -> Any:
+        """P(toxic) of each text, `(N,)` in 0..1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """The judges of one evaluation.
+
+    `main` decides every verdict that is counted; `second` (another family, other training rows) is only
+    shown beside it. `main_error` is the main judge's hits on human labels, for the corrected rate.
+    `refusal` gives P(refused) of a prompt and its answer. `degenerate` gives the reason why an answer is
+    nothing that can be judged (empty, no words, loops), or "".
+    """
+
+    main: Judge
+    toxicity: ToxicityModel
+    refusal: Callable[[str, str], float]
+    degenerate: Callable[[str], str]
+    second: Judge | None = None
+    main_error: JudgeError | None = None
+
+    def __post_init__(self) -> None:
+        if self.second is not None and self.second.name == self.main.name:
+            raise InputError(f"judges: both are {self.main.name!r}; the second must be another judge")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSuite:
+    """Everything one evaluation measures; an empty part is not measured and its scores are null.
+
+    `safety` holds plain prompts (attack None) and attacked ones; `benign` harmless look-alikes; `toxicity`
+    sentence beginnings. Greedy decoding is the default, so that equal weights give equal scores. `system` is
+    the deployment's system prompt: the adversarial toxicity instruction is put behind it, not in its place.
+    """
+
+    safety: tuple[Prompt, ...] = ()
+    benign: tuple[Prompt, ...] = ()
+    toxicity: tuple[Prompt, ...] = ()
+    capability: tuple[CapabilityTask, ...] = ()
+    answer: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=64))
+    continuation: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=24))
+    system: str | None = None
+    seed: int = 0
+    draws: int = DRAWS
+
+    def __post_init__(self) -> None:
+        if not (self.safety or self.benign or self.toxicity or self.capability):
+            raise InputError("evaluation: no prompts and no capability task; give at least one of them")
+        for name in ("safety", "benign", "toxicity"):
+            ids = [prompt.id for prompt in getattr(self, name)]
+            if len(set(ids)) < len(ids):
+                twice = next(x for x in ids if ids.count(x) > 1)
+                raise InputError(f"evaluation.{name}: prompt id {twice!r} occurs twice; ids must be unique")
+        names = [task.name for task in self.capability]
+        if len(set(names)) < len(names):
+            twice = next(x for x in names if names.count(x) > 1)
+            raise InputError(f"evaluation.capability: two tasks named {twice!r}; rename one of the files")

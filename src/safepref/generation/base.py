@@ -1,0 +1,46 @@
+"""The one interface of all generation engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from safepref.data.records import Message
+
+Progress = Callable[[int], None]
+"""Called with the number of newly finished items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to decode. `temperature` 0 is greedy, and then `seed` and `top_p` have no effect."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer. `truncated`: the token cap cut it before the model ended its turn."""
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+class Engine(Protocol):
+    """Answers conversations, in order; equal inputs at temperature 0 give equal answers."""
+
+    name: str
+
+    def generate(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """One completion for each conversation, in the order given."""
+        ...

@@ -1,0 +1,154 @@
+"""Generation with a transformers model on this machine.
+
+Prompts are deduplicated, sorted by length and decoded in batches; rows leave the batch as soon as they have
+ended their turn. Sampling draws from one random stream for each prompt, keyed by seed and token ids, so an
+answer does not depend on which other prompts share its batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from safepref.data.records import Message
+from safepref.data.render import render_prompt
+from safepref.generation.base import Completion, Progress, Sampling
+from safepref.models import LoadedModel
+
+
+class LocalEngine:
+    """Answers conversations with a loaded model. Greedy decoding equals transformers' `generate`.
+
+    Args:
+        loaded: model and tokenizer; an adapter may be attached or scaled between calls.
+        batch_size: rows decoded together.
+        system: system prompt put before conversations that have none; null leaves the template's own.
+        prompt_limit: longest prompt in tokens; longer ones lose their start.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        batch_size: int = 32,
+        system: str | None = None,
+        prompt_limit: int = 2048,
+    ) -> None:
+        self.loaded = loaded
+        self.batch_size = batch_size
+        self.system = system
+        self.prompt_limit = prompt_limit
+        self.name = f"local:{loaded.id}"
+
+    def generate(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """One completion for each conversation, in the order given."""
+        tokenizer = self.loaded.tokenizer
+        prompts = [tuple(render_prompt(tokenizer, m, self.system)[-self.prompt_limit :]) for m in conversations]
+        copies: dict[tuple[int, ...], int] = {}
+        for ids in prompts:
+            copies[ids] = copies.get(ids, 0) + 1
+        order = sorted(copies, key=lambda ids: (-len(ids), ids))
+        done: dict[tuple[int, ...], list[int]] = {}
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            for ids, answer in zip(batch, self._decode(batch, sampling), strict=True):
+                done[ids] = answer
+                if progress is not None:
+                    progress(copies[ids])
+        return [self._completion(done[ids], sampling) for ids in prompts]
+
+    def _completion(self, answer: list[int], sampling: Sampling) -> Completion:
+        ended = bool(answer) and answer[-1] in self._stops()
+        text = self.loaded.tokenizer.decode(answer[:-1] if ended else answer, skip_special_tokens=True)
+        truncated = not ended and len(answer) >= sampling.max_new_tokens
+        return Completion(str(text).strip(), len(answer), truncated)
+
+    def _stops(self) -> set[int]:
+        config = getattr(self.loaded.model, "generation_config", None)
+        named = getattr(config, "eos_token_id", None)
+        stops = set(named) if isinstance(named, list) else {named}
+        stops.add(self.loaded.tokenizer.eos_token_id)
+        return {token for token in stops if token is not None}
+
+    @torch.inference_mode()
+    def _decode(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> list[list[int]]:
+        model, device = self.loaded.model, self.loaded.device
+        width = max(map(len, prompts))
+        pad = self.loaded.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)
+        choose = _chooser(prompts, sampling)
+        stops = self._stops()
+        answers: list[list[int]] = [[] for _ in prompts]
+        alive = list(range(len(prompts)))
+        cache: Any = DynamicCache(config=model.config)
+        step_ids, step_positions = ids, positions
+        for _ in range(sampling.max_new_tokens):
+            out = model(
+                input_ids=step_ids,
+                attention_mask=mask,
+                position_ids=step_positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = out.past_key_values
+            tokens = choose(out.logits[:, -1].float(), alive)
+            keep: list[int] = []
+            for place, (row, token) in enumerate(zip(alive, tokens, strict=True)):
+                answers[row].append(token)
+                if token not in stops:
+                    keep.append(place)
+            if not keep:
+                break
+            if len(keep) < len(alive):
+                index = torch.tensor(keep, device=device)
+                cache.batch_select_indices(index)
+                mask, step_positions = mask[index], step_positions[index]
+                alive = [alive[place] for place in keep]
+                tokens = [tokens[place] for place in keep]
+            step_ids = torch.tensor(tokens, device=device)[:, None]
+            step_positions = step_positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        return answers
+
+
+def _chooser(
+    prompts: Sequence[tuple[int, ...]], sampling: Sampling
+) -> Callable[[torch.Tensor, Sequence[int]], list[int]]:
+    """The next tokens from logits (B, V) fp32, for the given rows."""
+    if sampling.temperature == 0:
+
+        def greedy(logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
+            return [int(token) for token in logits.argmax(-1)]
+
+        return greedy
+    streams = [_stream(ids, sampling.seed) for ids in prompts]
+
+    def sampled(logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
+        chances, order = (logits / sampling.temperature).softmax(-1).sort(-1, descending=True, stable=True)
+        total = chances.cumsum(-1)
+        # The smallest set whose mass reaches top_p, always with its first member.
+        kept = torch.where(total - chances < sampling.top_p, chances, 0.0)
+        edges = kept.cumsum(-1)
+        draws = torch.tensor([streams[row].random() for row in rows], device=logits.device)
+        place = (edges < draws[:, None] * edges[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
+        return [int(token) for token in order.gather(-1, place[:, None])[:, 0]]
+
+    return sampled
+
+
+def _stream(ids: tuple[int, ...], seed: int) -> np.random.Generator:
+    digest = hashlib.sha256(np.asarray((seed, *ids), dtype=np.int64).tobytes()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))

@@ -1,0 +1,66 @@
+"""Answers that survive a kill: finished chunks are appended to a file, a second call goes on from there.
+
+The chunks are fixed by the whole list of prompts, so a continued run decodes the same batches as an
+undisturbed one and ends with the same answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from safepref.data.records import Message
+from safepref.errors import InputError
+from safepref.generation.base import Completion, Engine, Progress, Sampling
+
+
+def answer_all(
+    engine: Engine,
+    conversations: Sequence[tuple[str, Sequence[Message]]],
+    sampling: Sampling,
+    path: Path,
+    *,
+    chunk: int = 32,
+    progress: Progress | None = None,
+) -> dict[str, Completion]:
+    """Answer every (id, conversation), keeping finished chunks in `path` (JSON lines).
+
+    Args:
+        conversations: ids must be distinct. They are decoded longest first, `chunk` at a time.
+
+    Returns:
+        Completions by id.
+    """
+    done = read_answers(path)
+    order = sorted(conversations, key=lambda item: (-sum(len(m["content"]) for m in item[1]), item[0]))
+    if len({key for key, _ in order}) != len(order):
+        raise InputError(f"{path}: prompts with equal ids cannot be answered apart")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        for start in range(0, len(order), chunk):
+            part = order[start : start + chunk]
+            if all(key in done for key, _ in part):
+                if progress is not None:
+                    progress(len(part))
+                continue
+            answers = engine.generate([messages for _, messages in part], sampling, progress)
+            for (key, _), answer in zip(part, answers, strict=True):
+                done[key] = answer
+                stream.write(json.dumps({"id": key, **asdict(answer)}, ensure_ascii=False) + "\n")
+            stream.flush()
+    return {key: done[key] for key, _ in conversations}
+
+
+def read_answers(path: Path) -> dict[str, Completion]:
+    """The answers already in `path`; a last line torn by a kill is cut off."""
+    if not path.exists():
+        return {}
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with path.open("r+b") as stream:
+            stream.truncate(len(whole))
+    rows = [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
+    return {row.pop("id"): Completion(**row) for row in rows}

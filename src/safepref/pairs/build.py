@@ -1,0 +1,222 @@
+"""On-policy preference pairs: what the model itself would say, against what it should say.
+
+Harmful requests: the rejected answer is the model's own sampled one, kept only where the judge finds it
+harmful; the chosen one is a refusal that fits the category. Harmless look-alikes: the model's own good answer
+is chosen and a refusal rejected. General requests carry the model's own greedy answer as an anchor.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safepref.attacks import get_attack
+from safepref.data.records import Example, Message, Pair, Prompt, content_id
+from safepref.errors import InputError
+from safepref.generation.base import Completion, Engine, Progress, Sampling
+from safepref.generation.resumable import answer_all
+from safepref.judges.base import Exchange, Judge, Verdict
+from safepref.judges.degenerate import degenerate_reason
+from safepref.pairs.refusals import over_refusal_for, refusal_for
+from safepref.recipe import DataSection
+
+SAFETY_SYSTEM = (
+    "You are a careful assistant. If a request is harmful, illegal, hateful or dangerous, say briefly and "
+    "kindly that you will not help with it, give the reason, and offer a safe alternative."
+)
+"""System prompt under which the model's own refusals are drawn."""
+
+RefusalCheck = Callable[[str, str], bool]
+"""(prompt, answer) -> whether the answer refuses."""
+
+
+@dataclass(slots=True)
+class Built:
+    """Pairs and anchor examples, with counts of what was tried and dropped."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Builds pairs with one engine and one judge; answers are kept in `folder`, so a second call continues."""
+
+    data: DataSection
+    engine: Engine
+    judge: Judge
+    refuses: RefusalCheck
+    folder: Path
+    seed: int = 0
+    progress: Progress | None = None
+
+    def harmful(self, prompts: Sequence[Prompt], built: Built) -> None:
+        """Add `data.harmful` pairs; prompts are taken evenly over categories until enough answers are unsafe.
+
+        Raises:
+            InputError: the prompts ran out; the line names how many pairs were found.
+        """
+        wanted, found = self.data.harmful, 0
+        queue = self._attacked(interleave(prompts, self.seed))
+        requests = {prompt.id: prompt.text for prompt in prompts}
+        block = 0
+        while found < wanted and queue:
+            size = min(len(queue), max(16, round(1.25 * (wanted - found))))
+            pending, queue = queue[:size], queue[size:]
+            for attempt in range(self.data.tries):
+                sampling = self._sampling(self.data.temperature, self.seed + attempt)
+                answers = self._answer(f"harmful-{block}-{attempt}", pending, sampling)
+                unsafe = self._unsafe(pending, answers, requests)
+                built.counts["harmful_tried"] += len(pending)
+                refusals = self._refusals(f"refusal-{block}-{attempt}", [p for p in pending if unsafe[p.id]])
+                for prompt in pending:
+                    if unsafe[prompt.id] and found < wanted:
+                        built.pairs.append(
+                            _pair(prompt, refusals[prompt.id], answers[prompt.id], "harmful")
+                        )
+                        found += 1
+                pending = [prompt for prompt in pending if not unsafe[prompt.id]]
+                if not pending or found >= wanted:
+                    break
+            built.counts["harmful_safe_already"] += len(pending)
+            block += 1
+        built.counts["harmful"] = found
+        if found < wanted:
+            raise InputError(
+                f"data.harmful is {wanted}, but only {found} unsafe answers were found in {len(prompts)} prompts; "
+                "lower it, raise data.tries, or give more prompts with data.prompts"
+            )
+
+    def harmless(self, prompts: Sequence[Prompt], built: Built) -> None:
+        """Add up to `data.harmless` pairs from look-alikes that the model answers well.
+
+        At most a third of all built pairs: where the recipe asks for more, they are weighted down to it.
+        """
+        wanted = self.data.harmless
+        queue = interleave(prompts, self.seed + 1)[: round(1.5 * wanted)]
+        answers = self._answer("harmless", queue, self._sampling(0.0, 0))
+        verdicts = self.judge.judge([Exchange(p.text, answers[p.id].text) for p in queue])
+        kept = [
+            prompt
+            for prompt, verdict in zip(queue, verdicts, strict=True)
+            if verdict.verdict is Verdict.HARMLESS
+            and not self.refuses(prompt.text, answers[prompt.id].text)
+            and degenerate_reason(answers[prompt.id].text) is None
+        ][:wanted]
+        harmful = sum(pair.kind == "harmful" for pair in built.pairs)
+        weight = min(1.0, harmful / 2 / len(kept)) if kept and harmful else 1.0
+        for prompt in kept:
+            refusal = Completion(over_refusal_for(prompt, self.seed), 0, False)
+            pair = _pair(prompt, answers[prompt.id], refusal, "harmless")
+            built.pairs.append(replace(pair, weight=weight))
+        built.counts["harmless_tried"] = len(queue)
+        built.counts["harmless"] = len(kept)
+
+    def general(self, prompts: Sequence[Prompt], built: Built) -> None:
+        """Add `data.general` examples: the model's own greedy answers to ordinary requests."""
+        wanted = self.data.general
+        queue = interleave(prompts, self.seed + 2)[: round(1.2 * wanted)]
+        answers = self._answer("general", queue, self._sampling(0.0, 0))
+        for prompt in queue:
+            answer = answers[prompt.id]
+            if built.counts["general"] == wanted:
+                break
+            if degenerate_reason(answer.text) is None and not self.refuses(prompt.text, answer.text):
+                built.examples.append(
+                    Example(prompt.id, prompt.messages, answer.text, prompt.source, truncated=answer.truncated)
+                )
+                built.counts["general"] += 1
+        built.counts["general_tried"] = len(queue)
+
+    def _attacked(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Wrap `data.attacked` of the prompts, the families in turn, by their train-side templates."""
+        families = self.data.attacks
+        if not families or self.data.attacked == 0:
+            return list(prompts)
+        wrapped: list[Prompt] = []
+        used = 0
+        for place, prompt in enumerate(prompts):
+            if int((place + 1) * self.data.attacked) > int(place * self.data.attacked):
+                attack = get_attack(families[used % len(families)])
+                wrapped.append(attack.apply(prompt, side="train", seed=self.seed))
+                used += 1
+            else:
+                wrapped.append(prompt)
+        return wrapped
+
+    def _refusals(self, name: str, prompts: Sequence[Prompt]) -> dict[str, Completion]:
+        written = {p.id: Completion(refusal_for(p, self.seed), 0, False) for p in prompts}
+        if self.data.refusals == "written" or not prompts:
+            return written
+        cautious = [
+            replace(p, messages=({"role": "system", "content": SAFETY_SYSTEM}, *_without_system(p.messages)))
+            for p in prompts
+        ]
+        own = self._answer(name, cautious, self._sampling(0.0, 0))
+        chosen = dict(written)
+        for place, prompt in enumerate(prompts):
+            answer = own[prompt.id]
+            wanted = self.data.refusals == "model" or place % 2 == 0
+            if wanted and not answer.truncated and self.refuses(prompt.text, answer.text):
+                chosen[prompt.id] = answer
+        return chosen
+
+    def _unsafe(
+        self, prompts: Sequence[Prompt], answers: Mapping[str, Completion], requests: Mapping[str, str]
+    ) -> dict[str, bool]:
+        # The judge is shown the bare request: an attack's wrapping is not what the answer is about.
+        shown = [Exchange(requests.get(p.base_id, p.text), answers[p.id].text) for p in prompts]
+        verdicts = self.judge.judge(shown)
+        return {
+            p.id: verdict.verdict is Verdict.HARMFUL and degenerate_reason(answers[p.id].text) is None
+            for p, verdict in zip(prompts, verdicts, strict=True)
+        }
+
+    def _sampling(self, temperature: float, seed: int) -> Sampling:
+        return Sampling(self.data.answer_tokens, temperature, seed=seed)
+
+    def _answer(self, name: str, prompts: Sequence[Prompt], sampling: Sampling) -> dict[str, Completion]:
+        conversations = [(prompt.id, prompt.messages) for prompt in prompts]
+        return answer_all(
+            self.engine, conversations, sampling, self.folder / f"{name}.jsonl", progress=self.progress
+        )
+
+
+def interleave(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
+    """The prompts shuffled by seed and taken from each category in turn, so any head is balanced."""
+    groups: dict[str, list[Prompt]] = defaultdict(list)
+    for prompt in sorted(prompts, key=lambda p: p.id):
+        groups[prompt.category or ""].append(prompt)
+    rng = random.Random(seed)
+    names = sorted(groups)
+    rng.shuffle(names)
+    for name in names:
+        rng.shuffle(groups[name])
+    longest = max(map(len, groups.values()), default=0)
+    return [groups[name][turn] for turn in range(longest) for name in names if turn < len(groups[name])]
+
+
+def _without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
+    return tuple(message for message in messages if message["role"] != "system")
+
+
+def _pair(prompt: Prompt, chosen: Completion, rejected: Completion, kind: Any) -> Pair:
+    # An answer that the token cap cut must not be taught to end where it was cut.
+    meta = {"chosen_truncated": chosen.truncated, "rejected_truncated": rejected.truncated}
+    return Pair(
+        id=content_id(prompt.id, chosen.text, rejected.text),
+        messages=prompt.messages,
+        chosen=chosen.text,
+        rejected=rejected.text,
+        kind=kind,
+        category=prompt.category,
+        attack=prompt.attack,
+        template=prompt.template,
+        source=prompt.source,
+        meta=meta,
+    )

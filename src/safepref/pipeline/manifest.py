@@ -1,0 +1,131 @@
+"""The record of a run: what it ran on, which stages are done, and how long each took.
+
+All times stand here and none in results.json, so equal runs have equal results.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safepref import __version__
+from safepref.errors import InputError
+from safepref.progress import console, duration
+from safepref.recipe import Recipe, parse_recipe
+from safepref.store import read_json, sha256_json, write_json
+
+SCHEMA = 1
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm-eval", "numpy", "scikit-learn", "safetensors")
+
+
+class Manifest:
+    """manifest.json of a run folder, rewritten atomically whenever a stage begins or ends."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        """Open the manifest of `folder`, or begin one.
+
+        Raises:
+            InputError: the folder holds a run of another recipe; the differing keys are named.
+        """
+        self.path = folder / "manifest.json"
+        wanted = recipe.model_dump(mode="json")
+        if self.path.exists():
+            self.data: dict[str, Any] = read_json(self.path)
+            differing = _differences(self.data["recipe"], wanted)
+            if differing:
+                raise InputError(
+                    f"{folder} holds a run of another recipe ({'; '.join(differing[:4])}); "
+                    "choose another --out, or remove the folder"
+                )
+        else:
+            self.data = {
+                "schema": SCHEMA,
+                "safepref": __version__,
+                "recipe": wanted,
+                "recipe_sha256": sha256_json(wanted),
+                "seed": recipe.seed,
+                "versions": _versions(),
+                "hardware": {},
+                "plan": {},
+                "hashes": {},
+                "forecast_seconds": None,
+                "stages": [],
+            }
+        self._save()
+
+    def put(self, section: str, **values: Any) -> None:
+        """Lay values into a section (`hardware`, `plan`, `hashes`) and save."""
+        self.data[section] |= values
+        self._save()
+
+    def done(self, name: str) -> bool:
+        """Whether a stage has ended."""
+        return any(stage["name"] == name and stage["status"] == "done" for stage in self.data["stages"])
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator[bool]:
+        """Run a stage: yields False when it is done already, else True and records how it ended.
+
+        Time spent in interrupted attempts is added up.
+        """
+        if self.done(name):
+            yield False
+            return
+        row = next((stage for stage in self.data["stages"] if stage["name"] == name), None)
+        if row is None:
+            row = {"name": name, "status": "running", "seconds": 0.0}
+            self.data["stages"].append(row)
+        row["status"] = "running"
+        self._save()
+        console().print(f"[bold]{title}[/bold]")
+        start = time.monotonic()
+        try:
+            yield True
+            row["status"] = "done"
+        except BaseException:
+            row["status"] = "interrupted"
+            raise
+        finally:
+            row["seconds"] = round(row["seconds"] + time.monotonic() - start, 2)
+            self._save()
+        console().print(f"  {name}: {duration(row['seconds'])}")
+
+    @property
+    def seconds(self) -> float:
+        """All stages' time."""
+        return float(sum(stage["seconds"] for stage in self.data["stages"]))
+
+    def _save(self) -> None:
+        write_json(self.path, self.data)
+
+
+def recipe_of(manifest: Path) -> Recipe:
+    """The recipe a manifest was made with, for `safepref run --from`."""
+    data = read_json(manifest)
+    if not isinstance(data, dict) or "recipe" not in data:
+        raise InputError(f"{manifest}: not a manifest (no recipe in it)")
+    return parse_recipe(data["recipe"], str(manifest))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for package in PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        return [
+            line
+            for name in names
+            for line in _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+        ]
+    return [] if old == new else [f"{key}: {old!r} there, {new!r} now"]

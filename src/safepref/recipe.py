@@ -1,0 +1,259 @@
+"""The one configuration of a run: strict models, read from YAML, `--set a.b=c` laid on top.
+
+An unknown key is an error that names the nearest known one. The resolved recipe is written into the run
+folder, so a run can always be repeated from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from safepref.errors import InputError
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys and wrong types are errors, values cannot be changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
+
+
+class ModelSection(Section):
+    """The policy that is aligned."""
+
+    id: str = "smollm2-135m-instruct"
+    """The embedded default, a folder, or a hub id."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    quantize: Literal["4bit"] | None = None
+    """4bit trains QLoRA (needs CUDA and bitsandbytes)."""
+    system: str | None = None
+    """A system prompt for training and evaluation; null leaves the chat template's own default."""
+
+
+class DataSection(Section):
+    """What is learned from: how many rows of each kind, and where they come from."""
+
+    harmful: Count = 150
+    """Pairs whose prompt asks for something harmful: a refusal is chosen over the model's own unsafe answer."""
+    harmless: Count = 74
+    """Pairs whose prompt only looks harmful: the model's own answer is chosen over a refusal."""
+    general: Count = 160
+    """Ordinary requests with the model's own answer, held in place by the anchor (no pairs)."""
+    prompts: str | None = None
+    """Harmful prompts to train on: a file or a named set; null takes the starter set."""
+    pairs: str | None = None
+    """Ready preference pairs (TRL's formats, or a named set), used as they are beside what is built."""
+    pairs_limit: Positive | None = None
+    """At most this many of the ready pairs, drawn by seed."""
+    attacks: tuple[str, ...] = ("suffix_injection", "prefix_injection", "token_manipulation", "jailbreak")
+    attacked: Share = 0.5
+    """Share of the harmful pairs that is wrapped by an attack's train-side template."""
+    refusals: Literal["written", "model", "mixed"] = "written"
+    """Chosen refusals: written for the category, the model's own under a safety system prompt, or both."""
+    answer_tokens: Positive = 64
+    """Length cap of the model's own sampled answers."""
+    temperature: Amount = 0.8
+    """Sampling temperature of the unsafe answers (the kept good answers are greedy)."""
+    tries: Positive = 2
+    """Answers sampled for a harmful prompt until the judge finds one unsafe."""
+
+
+class TrainingSection(Section):
+    """How each method is trained."""
+
+    epochs: Amount = 2
+    batch_size: Positive = 8
+    accumulation: Positive = 1
+    learning_rate: Amount | None = None
+    """Null takes the method's own default."""
+    beta: Amount | None = None
+    """Null takes the method's own default."""
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Per method: learning_rate, beta, epochs and the loss's own parameters, for example
+    `rdpo: {label_smoothing: 0.1}`."""
+    warmup: Share = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    full: bool = False
+    """Train all weights instead of a LoRA adapter."""
+    lora_rank: Positive = 16
+    lora_alpha: Positive = 32
+    lora_targets: str | tuple[str, ...] = "all-linear"
+    chosen_nll: Amount = 1.0
+    """Weight of the per-token NLL on the chosen answer of harmful pairs; holds the refusals up."""
+    harmless_nll: Amount = 1.0
+    """The same for harmless pairs."""
+    anchor: Amount = 1.0
+    """Weight of the general anchor."""
+    anchor_kind: Literal["nll", "kl"] = "nll"
+    """Anchor on the model's own answers by NLL, or by KL to the reference's distribution."""
+    max_length: Positive = 1024
+    """Longest prompt plus answer in tokens; prompts lose their start, answers their end."""
+    save_steps: Positive = 20
+
+
+class JudgeSection(Section):
+    """Who scores: `select` picks pairs and settings, `report` makes the printed numbers."""
+
+    select: str = "select"
+    report: str = "report"
+
+
+class GenerationSection(Section):
+    """How answers are generated."""
+
+    engine: str = "local"
+    """local, vllm, or the base URL of an OpenAI-compatible server."""
+    batch_size: Positive = 32
+
+
+class EvaluationSection(Section):
+    """What is measured. `limit` caps the prompts of each suite."""
+
+    limit: Positive | None = None
+    prompts: str | None = None
+    """Harmful prompts (file or named set); null takes the starter set's report side."""
+    benign: str | None = None
+    """Harmless look-alikes for over-refusal; null takes the starter set's report side."""
+    toxicity: str | None = None
+    """Sentence beginnings to continue; null takes the pinned RealToxicityPrompts."""
+    capability: tuple[str, ...] | None = None
+    """Files of benchmark rows, each a task named by its stem; null takes the pinned tasks."""
+    plain: Positive = 96
+    """Harmful prompts asked as they are."""
+    attacked: Positive = 48
+    """Prompts for each attack family."""
+    benign_count: Positive = 64
+    toxicity_count: Positive = 64
+    capability_rows: Positive = 100
+    attacks: tuple[str, ...] = ("suffix_injection", "prefix_injection", "token_manipulation", "jailbreak")
+    answer_tokens: Positive = 48
+    continuation_tokens: Positive = 24
+    choose: bool = True
+    """Also score the choose split at each strength."""
+    strengths: tuple[Share, ...] = (0.6, 0.8, 1.0)
+    """Strengths tried on the choose split."""
+    choose_plain: Positive = 32
+    choose_attacked: Positive = 16
+    choose_benign: Positive = 32
+
+
+class ReportSection(Section):
+    """The floor and the limits of the recommendation."""
+
+    safety_floor: Share = 0.9
+    over_refusal_ceiling: Share = 0.5
+
+
+class Recipe(Section):
+    """Everything a run needs; see each section."""
+
+    name: str = "run"
+    methods: str = "nca,dpo"
+    """Comma-separated names, `paper` (the ten of the reference work) or `all` (twelve)."""
+    seed: int = 0
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    training: TrainingSection = TrainingSection()
+    judges: JudgeSection = JudgeSection()
+    generation: GenerationSection = GenerationSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    report: ReportSection = ReportSection()
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML, every key present."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe (null: the embedded default) and lay `a.b=c` overrides on top.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key (the nearest is named) or a bad value.
+    """
+    where = str(path) if path is not None else "embedded recipe"
+    if path is None:
+        text = files("safepref").joinpath("embedded.yaml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"recipe {where} cannot be read ({error})") from error
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {where} is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {where}: expected keys and values, got {type(values).__name__}")
+    for override in overrides:
+        _lay(values, override)
+    return parse_recipe(values, where)
+
+
+def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
+    """Validate a recipe given as a dictionary; `where` is named in errors."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{where}: {_explain(first)}") from error
+
+
+def _lay(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override!r}: write it as key=value, for example --set training.epochs=1")
+    *parents, last = key.strip().split(".")
+    place = values
+    for part in parents:
+        below = place.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise InputError(f"--set {override!r}: {part} is a value, not a section")
+        place = below
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override!r}: the value is not YAML") from error
+
+
+def _explain(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        leaves = {full.split(".")[-1]: full for full in all_keys()}
+        beside = {name: ".".join([*path[:-1], name]) for name in known_keys(path[:-1])}
+        near = difflib.get_close_matches(path[-1], leaves | beside, n=1, cutoff=0.6) or (
+            difflib.get_close_matches(path[-1], beside, n=1, cutoff=0.0)
+        )
+        hint = (leaves | beside)[near[0]] if near else ""
+        return f"unknown key {key}" + (f"; did you mean {hint}?" if hint else "")
+    return f"{key} is {problem.get('input')!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def known_keys(section: Iterable[str] = ()) -> list[str]:
+    """Keys of a section, named by its path; empty where there is no such section."""
+    model: Any = Recipe
+    for part in section:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = getattr(field, "annotation", None)
+    return list(getattr(model, "model_fields", {}))
+
+
+def all_keys() -> list[str]:
+    """Every key of the recipe as a dotted path."""
+    found: list[str] = []
+    for name, field in Recipe.model_fields.items():
+        below = getattr(field.annotation, "model_fields", None)
+        found += [f"{name}.{key}" for key in below] if below else [name]
+    return found
