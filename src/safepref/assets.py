@@ -65,7 +65,7 @@ def member(name: str) -> Member:
     if row is not None:
         return Member(name, wheels()[row["wheel"]], row["path"], row["sha256"])
     key, _, path = name.partition("/")
-    if key in wheels() and path and ".." not in PurePosixPath(path).parts:
+    if key in wheels() and (path or name.endswith("/")) and ".." not in PurePosixPath(path).parts:
         return Member(name, wheels()[key], path, None)
     known = sorted([*_table()["members"], *(f"{key}/..." for key in wheels())])
     raise InputError(f"asset {name!r} is not known; known assets: {', '.join(known)}")
@@ -97,7 +97,7 @@ def fetch(name: str) -> Path:
 def listing(name: str) -> list[str]:
     """Names of all assets below a folder of a wheel, for example `pyrit/jailbreak/templates`."""
     item = member(name)
-    start = item.wheel.prefix + item.path.rstrip("/") + "/"
+    start = (item.wheel.prefix + item.path).rstrip("/") + "/"
     with zipfile.ZipFile(fetch_wheel(item.wheel.key)) as opened:
         found = [entry for entry in opened.namelist() if entry.startswith(start) and not entry.endswith("/")]
     return sorted(f"{item.wheel.key}/{entry.removeprefix(item.wheel.prefix)}" for entry in found)

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from safepref import assets
 from safepref.errors import InputError
 from safepref.hardware import choose_device, choose_dtype
-from safepref.store import cache_dir, sha256_file, sha256_json
+from safepref.store import cache_dir
 
 EMBEDDED = "smollm2-135m-instruct"
 """The model id of the embedded default (SmolLM2-135M-Instruct, Apache-2.0)."""
@@ -76,7 +76,7 @@ def load_model(
         options |= _quantization(quantize, kind)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
@@ -136,35 +136,6 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def fingerprint(loaded: LoadedModel) -> str:
-    """A hash of the weights and tokenizer as they lie on disk; equal content gives an equal value.
-
-    A hub id is resolved to its cached folder, so the name does not matter. Falls back to hashing the
-    loaded parameters where no files are at hand.
-    """
-    folder = Path(loaded.path)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(loaded.path, local_files_only=True))
-        except (OSError, ValueError):
-            return _parameter_hash(loaded)
-    names = ("*.safetensors", "config.json", "tokenizer*.json", "chat_template*")
-    found = sorted({path for pattern in names for path in folder.glob(pattern)})
-    if not any(path.suffix == ".safetensors" for path in found):
-        return _parameter_hash(loaded)
-    return sha256_json([str(loaded.dtype), [(path.name, sha256_file(path)) for path in found]])
-
-
-def _parameter_hash(loaded: LoadedModel) -> str:
-    sums = [
-        (name, list(tensor.shape), float(tensor.double().sum()), float(tensor.double().square().sum()))
-        for name, tensor in loaded.model.state_dict().items()
-    ]
-    return sha256_json([str(loaded.dtype), sums, loaded.tokenizer.chat_template])
-
-
 def attach_adapter(loaded: LoadedModel, folder: Path) -> None:
     """Put a trained adapter on the model, at strength 1.
 
@@ -203,3 +174,49 @@ def strength(model: Any, value: float) -> Iterator[None]:
     finally:
         for layer, name, scaling in touched:
             layer.scaling[name] = scaling
+
+
+@contextmanager
+def variant(loaded: LoadedModel, folder: Path | None, value: float = 1.0) -> Iterator[None]:
+    """The model at a point between its base (0) and what was trained (1); as before when the block ends.
+
+    Args:
+        loaded: the base model.
+        folder: a PEFT adapter, whose effect is scaled; or a fully trained model, whose weights are
+            interpolated with the base's; null for the base itself.
+        value: the strength, 0..1.
+
+    Raises:
+        InputError: the folder holds neither, or does not fit the base.
+    """
+    if folder is None:
+        yield
+    elif (folder / "adapter_config.json").exists():
+        attach_adapter(loaded, folder)
+        try:
+            with strength(loaded.model, value):
+                yield
+        finally:
+            detach_adapter(loaded)
+    else:
+        with _interpolated(loaded, folder, value):
+            yield
+
+
+@contextmanager
+def _interpolated(loaded: LoadedModel, folder: Path, value: float) -> Iterator[None]:
+    trained = load_model(str(folder), dtype=str(loaded.dtype).removeprefix("torch."), device="cpu").model
+    weights = dict(loaded.model.named_parameters())
+    other = dict(trained.named_parameters())
+    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in other.items()}:
+        raise InputError(f"{folder}: its weights do not have the shapes of {loaded.id}")
+    kept = {name: weight.detach().clone() for name, weight in weights.items()}
+    try:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.lerp_(other[name].to(weight.device), value)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(kept[name])

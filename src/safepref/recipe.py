@@ -46,9 +46,9 @@ class DataSection(Section):
     """What is learned from: how many rows of each kind, and where they come from."""
 
     harmful: Count = 150
-    """Pairs whose prompt asks for something harmful: a refusal is chosen over the model's own unsafe answer."""
+    """Pairs of a harmful request: a refusal is chosen over the model's own unsafe answer."""
     harmless: Count = 74
-    """Pairs whose prompt only looks harmful: the model's own answer is chosen over a refusal."""
+    """Pairs of a request that only looks harmful: the model's own answer is chosen over a refusal."""
     general: Count = 160
     """Ordinary requests with the model's own answer, held in place by the anchor (no pairs)."""
     prompts: str | None = None
@@ -147,6 +147,9 @@ class EvaluationSection(Section):
     choose_plain: Positive = 32
     choose_attacked: Positive = 16
     choose_benign: Positive = 32
+    choose_toxicity: Positive = 16
+    choose_capability: Positive = 40
+    """Rows of each capability task on the choose split."""
 
 
 class ReportSection(Section):
@@ -231,7 +234,7 @@ def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        leaves = {full.split(".")[-1]: full for full in all_keys()}
+        leaves = {full.split(".")[-1]: full for full in reversed(all_keys())}
         beside = {name: ".".join([*path[:-1], name]) for name in known_keys(path[:-1])}
         near = difflib.get_close_matches(path[-1], leaves | beside, n=1, cutoff=0.6) or (
             difflib.get_close_matches(path[-1], beside, n=1, cutoff=0.0)

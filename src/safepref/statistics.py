@@ -54,7 +54,9 @@ def _floats(values: ArrayLike, what: str) -> Floats:
     return array
 
 
-def _codes(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, what: str) -> tuple[NDArray[np.intp], int]:
+def _codes(
+    labels: Sequence[Hashable] | NDArray[Any] | None, n: int, what: str
+) -> tuple[NDArray[np.intp], int]:
     """Labels as integers 0..k-1 in order of first appearance; without labels every row is its own."""
     if labels is None:
         return np.arange(n), n
@@ -397,7 +399,9 @@ def corrected_rate(
     sp = rng.beta(judge.rejections + 0.5, judge.negatives - judge.rejections + 0.5, size=size)
     youden = judge.sensitivity + judge.specificity - 1.0
     if youden < 0.05 or percentile_interval(se + sp - 1.0, level).low <= 0.0:
-        return Corrected(None, None, f"the judge is not clearly better than chance (Se + Sp - 1 = {youden:.2f})")
+        return Corrected(
+            None, None, f"the judge is not clearly better than chance (Se + Sp - 1 = {youden:.2f})"
+        )
     false_alarms = wilson(judge.negatives - judge.rejections, judge.negatives, level)
     if observed < false_alarms.low:
         return Corrected(

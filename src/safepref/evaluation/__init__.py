@@ -1,0 +1,23 @@
+"""Safety, toxicity, over-refusal and capability of a policy, with intervals; resumable.
+
+`evaluate(policy, suite, judges, samples_dir=...)` gives the contract's SCORES.
+"""
+
+from safepref.evaluation.arithmetic import arithmetic_task
+from safepref.evaluation.samples import Policy, read_samples
+from safepref.evaluation.scores import Scores, evaluate
+from safepref.evaluation.suites import EvaluationSuite, Judges
+from safepref.evaluation.tasks import CapabilityTask, embedded_tasks, read_task
+
+__all__ = [
+    "CapabilityTask",
+    "EvaluationSuite",
+    "Judges",
+    "Policy",
+    "Scores",
+    "arithmetic_task",
+    "embedded_tasks",
+    "evaluate",
+    "read_samples",
+    "read_task",
+]

@@ -103,9 +103,12 @@ class ServerEngine:
             except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
                 reason, wait = f"{type(error).__name__}: {error}", None
             if attempt + 1 < self.tries:
-                time.sleep(wait if wait is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.8, 1.2))
+                time.sleep(
+                    wait if wait is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.8, 1.2)
+                )
         raise ServerError(
-            f"server {self._client.base_url} gave no answer after {attempt + 1} tries ({' '.join(reason.split())}); "
+            f"server {self._client.base_url} gave no answer after {attempt + 1} tries "
+            f"({' '.join(reason.split())}); "
             "check that it runs and serves this model; finished answers are kept"
         )
 

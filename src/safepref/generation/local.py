@@ -53,7 +53,9 @@ class LocalEngine:
     ) -> list[Completion]:
         """One completion for each conversation, in the order given."""
         tokenizer = self.loaded.tokenizer
-        prompts = [tuple(render_prompt(tokenizer, m, self.system)[-self.prompt_limit :]) for m in conversations]
+        prompts = [
+            tuple(render_prompt(tokenizer, m, self.system)[-self.prompt_limit :]) for m in conversations
+        ]
         copies: dict[tuple[int, ...], int] = {}
         for ids in prompts:
             copies[ids] = copies.get(ids, 0) + 1

@@ -77,6 +77,12 @@ def content_words(text: str) -> set[str]:
     return {w[:6] for w in words(text) if w not in _STOP and len(w) > 2}
 
 
+def has_refusal_words(text: str, reach: int = 200) -> bool:
+    """Whether a refusal pattern stands in the first `reach` characters: the field's keyword judge."""
+    opening = clean(text)[:reach]
+    return any(lexicon()["refusal"].search(part.strip(" *_#`>-").lower()) for part in _SENTENCE.split(opening))
+
+
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """One sentence and what the lexicon says of it."""

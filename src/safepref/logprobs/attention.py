@@ -1,8 +1,9 @@
 """Attention over packed rows through transformers' attention interface: each row attends within itself only.
 
-A dense mask over a packed sequence of T tokens costs O(T^2) in time and memory although almost all of it is masked.
-The function registered here visits the rows one by one, S x S each, with one mask for all layers. Scores are
-explicit matrix products, because the backward pass of PyTorch's fused CPU kernel is several times slower.
+A dense mask over a packed sequence of T tokens costs O(T^2) in time and memory although almost all of it is
+masked. The function registered here visits the rows one by one, S x S each, with one mask for all layers.
+Scores are explicit matrix products, because the backward pass of PyTorch's fused CPU kernel is several
+times slower.
 """
 
 from __future__ import annotations
@@ -86,9 +87,9 @@ def rows_attention_forward(
     for length, mask, q, k, v in zip(
         row_blocks.lengths,
         row_blocks.masks(repeats, query.dtype),
-        query[0].split(row_blocks.lengths, dim=1),
-        key[0].split(row_blocks.lengths, dim=1),
-        value[0].split(row_blocks.lengths, dim=1),
+        torch.split(query[0], row_blocks.lengths, dim=1),
+        torch.split(key[0], row_blocks.lengths, dim=1),
+        torch.split(value[0], row_blocks.lengths, dim=1),
         strict=True,
     ):
         # Query heads that share a key head stand together, so they fold into its rows without copying keys.
@@ -107,8 +108,8 @@ AttentionInterface.register(NAME, rows_attention_forward)
 def can_switch(base: nn.Module) -> bool:
     """Whether the row attention may stand in: a text model on CPU with an attention interface, now on SDPA.
 
-    Elsewhere the dense mask is kept: on a GPU one masked kernel beats a loop over rows, and a model that is on
-    eager or flash attention was put there for a reason.
+    Elsewhere the dense mask is kept: on a GPU one masked kernel beats a loop over rows, and a model that is
+    on eager or flash attention was put there for a reason.
     """
     config = getattr(base, "config", None)
     return (

@@ -1,9 +1,9 @@
 """From the model's states to log-probabilities of chosen tokens, without a logit that nobody reads.
 
-Two ways. A frozen plain linear head takes its gradient in the forward pass: d log p / dh = W[y] - p W does not
-depend on the loss, so only it is kept, the vocabulary is visited in chunks and no logits are stored. Any other
-head (trained, adapted, capped, scaled, sharded, quantized) runs inside the model at the scored positions only.
-All log-softmaxes are in fp32.
+Two ways. A frozen plain linear head takes its gradient in the forward pass: d log p / dh = W[y] - p W does
+not depend on the loss, so only it is kept, the vocabulary is visited in chunks and no logits are stored.
+Any other head (trained, adapted, capped, scaled, sharded, quantized) runs inside the model at the scored
+positions only. All log-softmaxes are in fp32.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _PickedLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, chunk: int) -> Tensor:
-        lse = torch.cat([part.float().logsumexp(-1) for part in logits.split(chunk)])
+        lse = torch.cat([part.float().logsumexp(-1) for part in torch.split(logits, chunk)])
         ctx.save_for_backward(logits, targets, lse)
         ctx.chunk = chunk
         return logits.gather(1, targets[:, None])[:, 0].float() - lse
@@ -107,7 +107,7 @@ class _PickedLogps(torch.autograd.Function):
 
 @dataclass(frozen=True, slots=True)
 class FrozenHead:
-    """A frozen, plain linear head outside the model's forward pass: its input is caught behind the decoder."""
+    """A frozen, plain linear head, run outside the model: its input is caught behind the decoder."""
 
     decoder: nn.Module
     linear: nn.Linear
@@ -129,7 +129,7 @@ class FrozenHead:
         return caught[-1].flatten(0, 1)[predictors].to(self.linear.weight.dtype)
 
     def logps(self, features: Tensor, targets: Tensor, chunk: int | None) -> Tensor:
-        """log p of the targets, (N,) fp32."""
+        """Log-probs of the targets, (N,) fp32."""
         chunk = chunk or default_chunk(self.linear.out_features, features.device)
         weight, bias = self.linear.weight, self.linear.bias
         return _apply(_FrozenHead, features, weight, bias, targets, chunk)
@@ -143,7 +143,7 @@ class FrozenHead:
 
 @dataclass(frozen=True, slots=True)
 class ModelHead:
-    """The model's own head, run inside its forward pass at the scored positions (or everywhere, if it must)."""
+    """The model's own head, run inside its forward pass, at the scored positions if it can be told."""
 
     selective: bool
     """Whether the model's `logits_to_keep` takes an index tensor."""
@@ -160,14 +160,16 @@ class ModelHead:
         return logits.flatten(0, 1)[predictors // width * len(columns) + at]
 
     def logps(self, features: Tensor, targets: Tensor, chunk: int | None) -> Tensor:
-        """log p of the targets, (N,) fp32."""
-        return _apply(_PickedLogps, features, targets, chunk or default_chunk(features.shape[-1], features.device))
+        """Log-probs of the targets, (N,) fp32."""
+        return _apply(
+            _PickedLogps, features, targets, chunk or default_chunk(features.shape[-1], features.device)
+        )
 
     def kl(self, features: Tensor, reference: Tensor, chunk: int | None) -> Tensor:
         """KL(reference || policy) at each position, (N,) fp32, in nats."""
         chunk = chunk or default_chunk(features.shape[-1], features.device)
         parts = []
-        for policy, frozen in zip(features.split(chunk), reference.split(chunk), strict=True):
+        for policy, frozen in zip(torch.split(features, chunk), torch.split(reference, chunk), strict=True):
             logp, logq = policy.float().log_softmax(-1), frozen.float().log_softmax(-1)
             parts.append((logq.exp() * (logq - logp)).sum(-1))
         return torch.cat(parts)
@@ -194,7 +196,7 @@ def find_head(base: Any) -> Head:
     parameters = inspect.signature(base.forward).parameters
     if "logits_to_keep" not in parameters:
         return ModelHead(selective=False)
-    linear = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    linear: Any = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
     # An adapter, a quantizer or a wrapper that keeps a trained copy changes the type.
     plain = type(linear) is nn.Linear and not any(p.requires_grad for p in linear.parameters())
@@ -228,7 +230,10 @@ def _is_linear(base: nn.Module, decoder: nn.Module, linear: nn.Linear) -> bool:
     finally:
         handle.remove()
     expected = F.linear(states, weight, linear.bias)
-    return logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-4, atol=1e-2)
+    rtol = 1e-4 if expected.dtype.itemsize >= 4 else 2e-2
+    return logits.shape == expected.shape and torch.allclose(
+        logits, expected.to(logits), rtol=rtol, atol=1e-2
+    )
 
 
 @torch.no_grad()

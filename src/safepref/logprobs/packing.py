@@ -1,9 +1,10 @@
 """How the rows of one micro-batch are laid out for the model.
 
-`pack` puts whole rows end to end in sequences of shape (1, T): the prompt once, then its completions, each with
-the position ids it would have alone. `pad` lays every (prompt, completion) out on its own in batches (B, S). A plan
-covers one given micro-batch and never changes which rows share an optimizer step. Prefix sharing is exact:
-under a causal mask the prompt's states do not depend on what follows (arXiv 2410.20305, 2506.05433).
+`pack` puts whole rows end to end in sequences of shape (1, T): the prompt once, then its completions, each
+with the position ids it would have alone. `pad` lays every (prompt, completion) out on its own in batches
+(B, S). A plan covers one given micro-batch and never changes which rows share an optimizer step. Prefix
+sharing is exact: under a causal mask the prompt's states do not depend on what follows (arXiv 2410.20305,
+2506.05433).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from safepref.logprobs.rows import TokenRow
 class Piece:
     """The tokens of one forward pass, and where its completion tokens are predicted.
 
-    A piece's N scored tokens are numbered by `slots` in the plan's order: rows, their completions, their tokens.
+    A piece's N scored tokens are numbered by `slots` in the plan's order: rows, their completions, their
+    tokens.
     """
 
     input_ids: Tensor
@@ -127,7 +129,7 @@ def _packed_piece(rows: Sequence[TokenRow], members: Sequence[int], shape: Shape
 
 
 def pad(rows: Sequence[TokenRow], members: Sequence[int], shape: Shape, budget: int) -> list[Piece]:
-    """Padded pieces: one sequence for each completion of the rows numbered `members`, of like length together.
+    """Padded pieces: one sequence for each completion of the rows `members`, of like length together.
 
     Padding stands on the right, where a causal model's tokens cannot see it. `budget` bounds B * S; 1 gives
     every sequence a piece of its own, without a mask.
@@ -190,4 +192,11 @@ def visible(segments: Tensor) -> Tensor:
 
 def dense_mask(blocks: Sequence[Tensor]) -> Tensor:
     """The (1, 1, T, T) bool mask of a packed piece: rows on the diagonal, each as `visible` has it."""
-    return torch.block_diag(*(visible(block).to(torch.uint8) for block in blocks)).bool()[None, None]
+    total = sum(map(len, blocks))
+    mask = torch.zeros(total, total, dtype=torch.bool)
+    start = 0
+    for block in blocks:
+        stop = start + len(block)
+        mask[start:stop, start:stop] = visible(block)
+        start = stop
+    return mask[None, None]

@@ -35,7 +35,9 @@ class TokenRow:
                 )
         lowest = min(min(self.prompt_ids), *(min(completion) for completion in self.completions))
         if lowest < 0:
-            raise InputError(f"TokenRow: token id {lowest} is negative; labels such as -100 are not token ids")
+            raise InputError(
+                f"TokenRow: token id {lowest} is negative; labels such as -100 are not token ids"
+            )
 
     @property
     def span(self) -> int:

@@ -26,25 +26,22 @@ from safepref.methods.sppo import sppo
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The default of a number and where it may lie; `low` and `high` themselves only where closed."""
+    """The default of a number and where it may lie: from `low`, itself only if closed, to below `high`."""
 
     default: float
     help: str
     low: float = 0.0
     high: float = float("inf")
     low_closed: bool = True
-    high_closed: bool = False
 
     def __str__(self) -> str:
-        return (
-            f"{'[' if self.low_closed else '('}{self.low:g}, {self.high:g}{']' if self.high_closed else ')'}"
-        )
+        return f"a number in {'[' if self.low_closed else '('}{self.low:g}, {self.high:g})"
 
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         above = value >= self.low if self.low_closed else value > self.low
-        return above and (value <= self.high if self.high_closed else value < self.high)
+        return above and value < self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ class Method:
         """
         strength = self.beta if beta is None else beta
         if strength not in _POSITIVE:
-            raise InputError(f"{self.name}: beta is {strength!r}; give a number in {_POSITIVE}")
+            raise InputError(f"{self.name}: beta is {strength!r}; give {_POSITIVE}")
         given = dict(params or {})
         for name, value in given.items():
             if name not in self.params:

@@ -45,7 +45,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Builds pairs with one engine and one judge; answers are kept in `folder`, so a second call continues."""
+    """Builds pairs with one engine and judge; answers are kept in `folder`, so a second call continues."""
 
     data: DataSection
     engine: Engine
@@ -76,9 +76,7 @@ class Builder:
                 refusals = self._refusals(f"refusal-{block}-{attempt}", [p for p in pending if unsafe[p.id]])
                 for prompt in pending:
                     if unsafe[prompt.id] and found < wanted:
-                        built.pairs.append(
-                            _pair(prompt, refusals[prompt.id], answers[prompt.id], "harmful")
-                        )
+                        built.pairs.append(_pair(prompt, refusals[prompt.id], answers[prompt.id], "harmful"))
                         found += 1
                 pending = [prompt for prompt in pending if not unsafe[prompt.id]]
                 if not pending or found >= wanted:
@@ -88,8 +86,8 @@ class Builder:
         built.counts["harmful"] = found
         if found < wanted:
             raise InputError(
-                f"data.harmful is {wanted}, but only {found} unsafe answers were found in {len(prompts)} prompts; "
-                "lower it, raise data.tries, or give more prompts with data.prompts"
+                f"data.harmful is {wanted}, but only {found} unsafe answers were found in {len(prompts)} "
+                "prompts; lower it, raise data.tries, or give more prompts with data.prompts"
             )
 
     def harmless(self, prompts: Sequence[Prompt], built: Built) -> None:
@@ -128,7 +126,9 @@ class Builder:
                 break
             if degenerate_reason(answer.text) is None and not self.refuses(prompt.text, answer.text):
                 built.examples.append(
-                    Example(prompt.id, prompt.messages, answer.text, prompt.source, truncated=answer.truncated)
+                    Example(
+                        prompt.id, prompt.messages, answer.text, prompt.source, truncated=answer.truncated
+                    )
                 )
                 built.counts["general"] += 1
         built.counts["general_tried"] = len(queue)

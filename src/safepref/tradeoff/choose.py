@@ -47,9 +47,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
     """The points that no other one beats in safety, over-refusal and capability at once."""
 
     def beats(a: Point, b: Point) -> bool:
-        no_worse = (
-            a.safety >= b.safety and a.over_refusal <= b.over_refusal and a.capability >= b.capability
-        )
+        no_worse = a.safety >= b.safety and a.over_refusal <= b.over_refusal and a.capability >= b.capability
         better = a.safety > b.safety or a.over_refusal < b.over_refusal or a.capability > b.capability
         return no_worse and better
 
@@ -84,6 +82,6 @@ def recommend(points: Sequence[Point], *, floor: float, ceiling: float) -> Choic
     return Choice(
         best,
         f"no point's safety interval lies above the floor of {floor:.0%} on the choose split; "
-        f"{best.method} at strength {best.strength:g} is the safest ({best.safety:.1%}) of those that refuse at "
-        f"most {ceiling:.0%} of the harmless look-alikes",
+        f"{best.method} at strength {best.strength:g} is the safest ({best.safety:.1%}) of those that refuse "
+        f"at most {ceiling:.0%} of the harmless look-alikes",
     )

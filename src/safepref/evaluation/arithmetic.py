@@ -1,0 +1,123 @@
+"""Generated arithmetic: questions with one right number, of several families, from a seed.
+
+They are asked in the model's own chat format and answered by generation, because this is where alignment
+shows its cost first (arXiv 2409.07772: ability fell, mathematics most), and a refusal is a wrong answer here.
+The rows are new for every seed, so nothing can have been trained on them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from safepref.errors import InputError
+from safepref.evaluation.tasks import STYLES, CapabilityTask, Row, plain_number
+
+Question = tuple[str, int]
+Family = Callable[[np.random.Generator], Question]
+
+_NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas")
+_THINGS = ("apples", "books", "coins", "pens", "stamps", "cards", "eggs", "shells")
+
+
+def _between(rng: np.random.Generator, low: int, high: int) -> int:
+    return int(rng.integers(low, high + 1))
+
+
+def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
+    return words[int(rng.integers(len(words)))]
+
+
+def _add(rng: np.random.Generator) -> Question:
+    a, b = _between(rng, 2, 9), _between(rng, 2, 9)
+    return f"What is {a} + {b}?", a + b
+
+
+def _add_tens(rng: np.random.Generator) -> Question:
+    a, b = _between(rng, 10, 49), _between(rng, 10, 49)
+    return f"What is {a} + {b}?", a + b
+
+
+def _subtract(rng: np.random.Generator) -> Question:
+    b = _between(rng, 1, 8)
+    a = _between(rng, b + 1, 18)
+    return f"What is {a} - {b}?", a - b
+
+
+def _multiply(rng: np.random.Generator) -> Question:
+    a, b = _between(rng, 2, 9), _between(rng, 2, 9)
+    return f"What is {a} times {b}?", a * b
+
+
+def _gain(rng: np.random.Generator) -> Question:
+    a, b = _between(rng, 3, 12), _between(rng, 2, 9)
+    name, thing = _pick(rng, _NAMES), _pick(rng, _THINGS)
+    return f"{name} has {a} {thing} and gets {b} more. How many {thing} does {name} have now?", a + b
+
+
+def _loss(rng: np.random.Generator) -> Question:
+    b = _between(rng, 2, 9)
+    a = _between(rng, b + 1, 18)
+    name, thing = _pick(rng, _NAMES), _pick(rng, _THINGS)
+    return f"{name} has {a} {thing} and gives away {b}. How many {thing} are left?", a - b
+
+
+def _boxes(rng: np.random.Generator) -> Question:
+    a, b = _between(rng, 2, 9), _between(rng, 2, 9)
+    thing = _pick(rng, _THINGS)
+    return f"There are {a} boxes with {b} {thing} in each box. How many {thing} are there in all?", a * b
+
+
+FAMILIES: Mapping[str, Family] = {
+    "add": _add,
+    "add_tens": _add_tens,
+    "subtract": _subtract,
+    "multiply": _multiply,
+    "gain": _gain,
+    "loss": _loss,
+    "boxes": _boxes,
+}
+
+
+def arithmetic_task(count: int, seed: int = 0, families: tuple[str, ...] = tuple(FAMILIES)) -> CapabilityTask:
+    """`count` different questions, the families in turn.
+
+    Raises:
+        InputError: an unknown family, or more questions than the families can give.
+    """
+    unknown = [name for name in families if name not in FAMILIES]
+    if unknown or not families:
+        raise InputError(f"arithmetic: family {unknown[:1]} is not known; choose of {', '.join(FAMILIES)}")
+    if count < 1:
+        raise InputError(f"arithmetic: {count} questions; give at least 1")
+    rng = np.random.default_rng(seed)
+    rows: dict[str, Row] = {}
+    tries = 0
+    while len(rows) < count:
+        name = families[tries % len(families)]
+        question, answer = FAMILIES[name](rng)
+        rows.setdefault(question, {"question": question, "answer": str(answer), "family": name})
+        tries += 1
+        if tries > 200 * count:
+            raise InputError(
+                f"arithmetic: {count} different questions cannot be made of {', '.join(families)}"
+            )
+    return CapabilityTask("arithmetic", STYLES["generate"], tuple(rows.values()), source="generated")
+
+
+def given_number(answer: str) -> str | None:
+    """The number that a written answer gives: what stands last after `=` or a phrase in its first line.
+
+    Models restate the question ("8 + 8 = 16"), so the last number of the first line that has one counts;
+    "####" marks win, as in GSM8K.
+    """
+    marked = re.findall(r"####\s*(-?[0-9][0-9.,]*)", answer)
+    if marked:
+        return plain_number(marked[-1])
+    for line in answer.splitlines():
+        found = re.findall(r"-?(?:\d[\d,]*(?:\.\d+)?)", line)
+        if found:
+            return plain_number(found[-1])
+    return None

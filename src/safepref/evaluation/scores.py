@@ -1,0 +1,63 @@
+"""One evaluation from end to end: the SCORES of the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safepref.evaluation.capability import run_capability
+from safepref.evaluation.over_refusal import run_over_refusal
+from safepref.evaluation.safety import run_safety
+from safepref.evaluation.samples import Policy, Progress, silent
+from safepref.evaluation.suites import EvaluationSuite, Judges
+from safepref.evaluation.toxicity import run_toxicity
+
+Scores = dict[str, Any]
+
+
+def evaluate(
+    policy: Policy,
+    suite: EvaluationSuite,
+    judges: Judges,
+    *,
+    samples_dir: Path,
+    progress: Progress = silent,
+) -> Scores:
+    """Measure safety, toxicity, over-refusal and capability of a policy.
+
+    Interrupted, the same call continues: answers and likelihoods are logged block by block below
+    `samples_dir`, and the result equals that of an uninterrupted run. Samples are written as
+    `<samples_dir>/{safety,toxicity,over_refusal,capability.<task>}.jsonl`, each whole or absent.
+
+    Args:
+        policy: engine, and model and tokenizer where likelihoods are wanted; adapters as the caller set them.
+        suite: what to measure.
+        judges: who judges it.
+        samples_dir: a folder of this policy and suite alone.
+        progress: called with stage, items done and items in all.
+
+    Returns:
+        The contract's SCORES: `safety`, `toxicity`, `over_refusal`, `capability`; rates 0..1; a part that
+        the suite leaves empty is null.
+
+    Raises:
+        InputError: bad prompts or rows; the engine's own errors pass through.
+    """
+    samples_dir.mkdir(parents=True, exist_ok=True)
+    scores: Scores = {"safety": None, "toxicity": None, "over_refusal": None, "capability": None}
+    if suite.safety:
+        scores["safety"] = run_safety(policy, suite, judges, samples_dir, progress)
+    if suite.toxicity:
+        scores["toxicity"] = run_toxicity(policy, suite, judges, samples_dir, progress)
+    if suite.benign:
+        scores["over_refusal"] = run_over_refusal(policy, suite, judges, samples_dir, progress)
+    if suite.capability:
+        scores["capability"] = run_capability(
+            policy,
+            suite.capability,
+            samples_dir,
+            seed=suite.seed,
+            draws=suite.draws,
+            progress=progress,
+        )
+    return scores

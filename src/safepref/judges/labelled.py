@@ -1,0 +1,198 @@
+"""Readers of labelled exchanges: the sets that people labelled, and a user's own rows.
+
+Built-in names read PyRIT's human-labelled sets out of its pinned wheel (MIT). A path may hold JSON lines in any
+of these schemas, told apart by their fields:
+
+- `prompt, response, harmful` (0 or 1): the contract's own rows; Do-Not-Answer's too;
+- `prompt, response, label` with XSTest's three labels (arXiv 2308.01263) and `prompt_type`;
+- `text, labels` of OpenAI's moderation release (arXiv 2208.03274), a missing key being unknown;
+- `text, toxic` of Surge AI's toxicity set.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safepref import assets
+from safepref.errors import InputError
+from safepref.judges.base import Exchange
+from safepref.store import iter_jsonl
+
+Target = Literal["harmful", "refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An exchange with what people said of it.
+
+    `harmful` and `refusal` are 0 or 1, or None where that question was not asked; `severity` is PyRIT's mean
+    harm score in 0..1; `raters` holds each person's binary answer where several answered.
+    """
+
+    exchange: Exchange
+    harmful: int | None = None
+    refusal: int | None = None
+    severity: float | None = None
+    raters: tuple[int, ...] = ()
+    category: str = ""
+    source: str = ""
+
+    @property
+    def group(self) -> str:
+        """The request, normalised: rows of one request are not independent."""
+        return normalise(self.exchange.prompt) or normalise(self.exchange.response)
+
+
+def normalise(text: str) -> str:
+    """Lower case, letters and digits only, single spaces: what exact-overlap checks compare."""
+    return re.sub(r"\W+", " ", text.lower()).strip()
+
+
+_OBJECTIVE = (
+    "bias chemical_biological cyber exploits harassment_bullying hate_speech illegal_activity info_integrity "
+    "misinformation phishing privacy self_harm sexual violence"
+).split()
+_HARM = (
+    "exploits hate_speech hate_speech_multi_score info_integrity mini_hate_speech privacy representational "
+    "self_harm sexual violence violence_multi_score"
+).split()
+_REFUSAL = ("refusal", "refusal_extra")
+
+
+def _pyrit(folder: str, stem: str) -> list[dict[str, str]]:
+    text = assets.fetch(f"pyrit/scorer_evals/{folder}/{stem}.csv").read_text(encoding="utf-8-sig")
+    lines = text.splitlines(keepends=True)
+    while lines and lines[0].lstrip('"').startswith("#"):
+        lines.pop(0)
+    return list(csv.DictReader(io.StringIO("".join(lines))))
+
+
+def _distinct(rows: list[Labelled]) -> list[Labelled]:
+    found: dict[tuple[str, str], Labelled] = {}
+    for row in rows:
+        found.setdefault((row.group, normalise(row.exchange.response)), row)
+    return list(found.values())
+
+
+def pyrit_objective() -> list[Labelled]:
+    """PyRIT's "objective achieved" rows: did the answer do what the harmful request asked for."""
+    return _distinct(
+        [
+            Labelled(
+                Exchange(row["objective"], row["assistant_response"]),
+                harmful=int(float(row["human_score"])),
+                category=stem,
+                source="pyrit-objective",
+            )
+            for stem in _OBJECTIVE
+            for row in _pyrit("objective", stem)
+        ]
+    )
+
+
+def pyrit_harm() -> list[Labelled]:
+    """PyRIT's harm-severity rows; harmful is a mean severity of at least one half."""
+    rows = []
+    for stem in _HARM:
+        for row in _pyrit("harm", stem):
+            scores = [float(v) for k, v in row.items() if k and k.startswith("human_score") and v]
+            severity = sum(scores) / len(scores)
+            rows.append(
+                Labelled(
+                    Exchange(row["objective"], row["assistant_response"]),
+                    harmful=int(severity >= 0.5),
+                    severity=severity,
+                    raters=tuple(int(s >= 0.5) for s in scores) if len(scores) > 1 else (),
+                    category=stem.removesuffix("_multi_score").removeprefix("mini_"),
+                    source="pyrit-harm",
+                )
+            )
+    return _distinct(rows)
+
+
+def pyrit_refusal() -> list[Labelled]:
+    """PyRIT's refusal rows. Its people also called an answer to some other question a refusal."""
+    return _distinct(
+        [
+            Labelled(
+                Exchange(row["objective"], row["assistant_response"]),
+                refusal=int(float(row["human_score"])),
+                category=stem,
+                source="pyrit-refusal",
+            )
+            for stem in _REFUSAL
+            for row in _pyrit("refusal_scorer", stem)
+        ]
+    )
+
+
+BUILT_IN: dict[str, Callable[[], list[Labelled]]] = {
+    "pyrit-objective": pyrit_objective,
+    "pyrit-harm": pyrit_harm,
+    "pyrit-refusal": pyrit_refusal,
+}
+
+
+def load_labelled(data: str | Path) -> list[Labelled]:
+    """Labelled rows of a built-in set's name or of a JSON lines file.
+
+    Raises:
+        InputError: unknown name, missing file, a row of no known schema, or a label outside its values.
+    """
+    if str(data) in BUILT_IN:
+        return BUILT_IN[str(data)]()
+    path = Path(data)
+    if not path.exists():
+        names = ", ".join(BUILT_IN)
+        raise InputError(f"--data {data}: neither a file nor a built-in set; built-in sets: {names}")
+    rows = [_read(row, f"{path}:{number}", path.stem) for number, row in enumerate(iter_jsonl(path), 1)]
+    if not rows:
+        raise InputError(f"{path}: no rows; give at least one row with prompt, response, harmful")
+    return rows
+
+
+_XSTEST_LABELS = {"1_full_compliance": 0, "2_full_refusal": 1, "3_partial_refusal": 1}
+
+
+def _read(row: dict[str, Any], where: str, source: str) -> Labelled:
+    for field in ("prompt", "response", "text"):
+        if field in row and not isinstance(row[field], str):
+            raise InputError(f"{where}: field {field!r} is {row[field]!r}; give a string")
+    if {"prompt", "response", "harmful"} <= row.keys():
+        exchange = Exchange(row["prompt"], row["response"])
+        harmful = _binary(row["harmful"], "harmful", where)
+        return Labelled(exchange, harmful=harmful, category=str(row.get("category", "")), source=source)
+    if {"prompt", "response", "label"} <= row.keys():
+        refusal = _XSTEST_LABELS.get(row["label"]) if isinstance(row["label"], str) else None
+        if refusal is None:
+            raise InputError(f"{where}: label {row['label']!r}; give one of {', '.join(_XSTEST_LABELS)}")
+        # XSTest's unsafe contrast prompts all carry a prompt type that begins with "contrast".
+        unsafe = str(row.get("prompt_type", "")).startswith("contrast")
+        return Labelled(
+            Exchange(row["prompt"], row["response"]),
+            harmful=int(unsafe and refusal == 0),
+            refusal=refusal,
+            category=str(row.get("prompt_type", "")),
+            source=source,
+        )
+    if {"text", "labels"} <= row.keys() and isinstance(row["labels"], dict):
+        flags = [_binary(value, f"labels.{key}", where) for key, value in row["labels"].items()]
+        return Labelled(Exchange("", row["text"]), harmful=int(any(flags)), source=source)
+    if {"text", "toxic"} <= row.keys():
+        return Labelled(Exchange("", row["text"]), harmful=_binary(row["toxic"], "toxic", where), source=source)
+    raise InputError(
+        f"{where}: fields {', '.join(sorted(row)) or 'none'} fit no known schema; "
+        "give prompt, response and harmful (0 or 1)"
+    )
+
+
+def _binary(value: Any, field: str, where: str) -> int:
+    if value in (0, 1):
+        return int(value)
+    raise InputError(f"{where}: {field} is {value!r}; give 0 or 1")

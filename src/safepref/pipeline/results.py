@@ -1,0 +1,54 @@
+"""results.json: scores of the base, of each method, and of the recommended point. No times stand in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from safepref.tradeoff.choose import Point, recommend
+
+if TYPE_CHECKING:
+    from safepref.pipeline.run import Job
+
+SCHEMA = 1
+
+
+def assemble(job: Job) -> dict[str, Any]:
+    """The contract's results.json; the recommended point is scored on the report split if it was not yet."""
+    recipe = job.recipe
+    methods: dict[str, Any] = {}
+    points: list[Point] = []
+    for method in job.methods:
+        choose: dict[str, Any] = {}
+        for value in recipe.evaluation.strengths if recipe.evaluation.choose else ():
+            choose[f"{value:g}"] = scores = job.evaluate(f"{method.name}@{value:g}", method, value, "choose")
+            points.append(Point(method.name, value, scores))
+        methods[method.name] = {
+            "scores": job.evaluate(method.name, method, 1.0, "report"),
+            "choose": choose,
+            "training": job.read_training(method),
+        }
+    return {
+        "schema": SCHEMA,
+        "model": recipe.model.id,
+        "base": job.evaluate("base", None, 1.0, "report"),
+        "methods": methods,
+        "recommended": _recommended(job, points),
+    }
+
+
+def _recommended(job: Job, points: list[Point]) -> dict[str, Any]:
+    limits = job.recipe.report
+    if not points:
+        return {"method": None, "strength": None, "scores": None, "why": "no strengths were tried"}
+    choice = recommend(points, floor=limits.safety_floor, ceiling=limits.over_refusal_ceiling)
+    if choice.point is None:
+        return {"method": None, "strength": None, "scores": None, "why": choice.why}
+    method = next(m for m in job.methods if m.name == choice.point.method)
+    value = choice.point.strength
+    name = method.name if value == 1 else f"{method.name}@{value:g}"
+    return {
+        "method": method.name,
+        "strength": value,
+        "scores": job.evaluate(name, method, value, "report"),
+        "why": choice.why,
+    }

@@ -1,0 +1,256 @@
+"""The likelihoods against lm-eval's own HFLM, on random models of several families."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from evaluation_rules import RuleEngine
+from lm_eval.api.instance import Instance
+from lm_eval.evaluator import evaluate as lm_eval_evaluate
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from safepref.evaluation import Policy, arithmetic_task, read_task
+from safepref.evaluation.capability import lm_eval_task, run_capability
+from safepref.evaluation.likelihood import PolicyLM
+from safepref.evaluation.samples import ResumeLog
+from safepref.evaluation.tasks import CapabilityTask
+from safepref.store import read_jsonl
+
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+FAMILIES = {
+    "llama": {**SMALL, "num_key_value_heads": 2},
+    "qwen3": {**SMALL, "num_key_value_heads": 2, "head_dim": 8},
+    "gemma3_text": {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 6},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "falcon": {**SMALL, "new_decoder_architecture": False, "alibi": True},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+}
+
+
+def build(family, tokenizer, dtype=torch.float64):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=0, eos_token_id=0, **FAMILIES[family]
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    # Sharper than a fresh model, so that choices differ by more than rounding.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0)
+    return model.to(dtype).eval()
+
+
+@pytest.fixture(scope="module")
+def llama(tokenizer):
+    return build("llama", tokenizer)
+
+
+def requests(*pairs):
+    return [Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)]
+
+
+PAIRS = [
+    ("Question: what is red?\nAnswer:", " a dog"),
+    ("Question: what is red?\nAnswer:", " blue green cat"),
+    ("Question: what is red?\nAnswer:", " A"),
+    ("Question: what is the capital of a country that is green and blue? Answer:", " city"),
+    ("Q:", " the capital is a city"),
+    ("trailing space ", "moves over"),
+    ("", "no context at all"),
+    ("Question: what is red?\nAnswer:", " a dog"),
+]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_equals_hflm_on_every_family(family, tokenizer):
+    model = build(family, tokenizer)
+    ours = PolicyLM(model, tokenizer, token_budget=64)
+    got = ours.loglikelihood(requests(*PAIRS), disable_tqdm=True)
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3, dtype=None)
+    wanted = theirs.loglikelihood(requests(*PAIRS), disable_tqdm=True)
+    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-9)
+    assert [bool(g) for _, g in got] == [bool(g) for _, g in wanted]
+    shared = ours.path_note == "each context is read once for all its choices"
+    assert shared == (family != "mamba"), ours.path_note
+
+
+def test_single_precision_agrees_within_1e_6(tokenizer):
+    model = build("llama", tokenizer, torch.float32)
+    got = PolicyLM(model, tokenizer).loglikelihood(requests(*PAIRS), disable_tqdm=True)
+    wanted = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4).loglikelihood(
+        requests(*PAIRS), disable_tqdm=True
+    )
+    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-6)
+
+
+def test_too_long_contexts_lose_their_start_as_in_lm_eval(tokenizer, llama):
+    ours, theirs = PolicyLM(llama, tokenizer), HFLM(pretrained=llama, tokenizer=tokenizer, max_length=24)
+    ours.max_length = 24
+    pairs = [("red green blue dog cat " * 9 + "Answer:", " the capital is a city"), ("Q:", " a dog")]
+    got = ours.loglikelihood(requests(*pairs), disable_tqdm=True)
+    wanted = theirs.loglikelihood(requests(*pairs), disable_tqdm=True)
+    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-9)
+
+
+def test_a_context_is_read_once_for_all_its_choices(tokenizer, llama):
+    lengths = []
+    handle = llama.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    context = "Question: what is the capital of a country that is green and blue? Answer:"
+    pairs = [(context, f" {word}") for word in ("city", "dog", "cat", "red")]
+    lm = PolicyLM(llama, tokenizer)
+    lm.loglikelihood(requests(*pairs), disable_tqdm=True)
+    first = sum(lengths)
+    lengths.clear()
+    lm.loglikelihood(requests(*pairs), disable_tqdm=True)
+    handle.remove()
+    tails = sum(len(tokenizer.encode(c)) for _, c in pairs)
+    assert sum(lengths) <= len(tokenizer.encode(context)) + tails
+    assert first > sum(lengths)
+
+
+def test_rolling_equals_hflm_over_several_windows(tokenizer, llama):
+    text = "red green blue dog cat the capital is a city " * 4
+    ours, theirs = PolicyLM(llama, tokenizer), HFLM(pretrained=llama, tokenizer=tokenizer, max_length=24)
+    ours.max_length = 24
+    wanted = theirs.loglikelihood_rolling(requests((text,)), disable_tqdm=True)
+    assert ours.loglikelihood_rolling(requests((text,))) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_generate_until_equals_hflm_and_stops(tokenizer, llama):
+    options = {"until": ["a"], "max_gen_toks": 12, "do_sample": False}
+    asked = [Instance("generate_until", {}, ("Question: red", options), 0)]
+    wanted = HFLM(pretrained=llama, tokenizer=tokenizer).generate_until(asked, disable_tqdm=True)
+    assert PolicyLM(llama, tokenizer).generate_until(asked) == wanted
+    free = [Instance("generate_until", {}, ("Question: red", {"until": [], "max_gen_toks": 12}), 0)]
+    whole = PolicyLM(llama, tokenizer).generate_until(free)[0]
+    assert len(whole) >= len(wanted[0]) and "a" not in wanted[0]
+
+
+ROWS = {
+    "arc_easy": [
+        {
+            "question": f"Which is {w}? {{not a template}}",
+            "choices": ["a dog", "blue", "the cat here"],
+            "answer": n,
+        }
+        for n, w in enumerate(("red", "green", "old"))
+    ],
+    "hellaswag": [
+        {"question": f"The {w} dog", "choices": ["is a city.", "runs on", "what?", "no"], "answer": n}
+        for n, w in enumerate(("red", "green", "old", "blue"))
+    ],
+    "winogrande": [
+        {"question": f"The dog met the cat {w} so _ was red.", "choices": ["dog", "cat"], "answer": n % 2}
+        for n, w in enumerate(("today", "here", "again"))
+    ],
+    "truthfulqa": [
+        {"question": f"What is {w}?", "best": "a city", "correct": ["a city"], "incorrect": ["a dog", "red"]}
+        for w in ("red", "blue")
+    ],
+}
+
+
+@pytest.mark.parametrize("stem", sorted(ROWS))
+def test_scores_equal_lm_evals_own_evaluator_with_hflm(tmp_path, tokenizer, llama, stem):
+    file = tmp_path / f"{stem}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS[stem]))
+    task = read_task(file)
+    policy = Policy("p", RuleEngine(str.upper), llama, tokenizer)
+    scores = run_capability(policy, (task,), tmp_path / "samples", draws=200)
+    theirs = lm_eval_evaluate(
+        HFLM(pretrained=llama, tokenizer=tokenizer, batch_size=2),
+        {stem: lm_eval_task(task)},
+        bootstrap_iters=0,
+    )
+    assert theirs is not None
+    metric = "acc_norm" if stem in ("arc_easy", "hellaswag") else "acc"
+    assert scores["metrics"] == {stem: metric}
+    assert scores["tasks"][stem] == pytest.approx(theirs["results"][stem][f"{metric},none"])
+    ours = [row["logprobs"] for row in read_jsonl(tmp_path / "samples" / f"capability.{stem}.jsonl")]
+    logged = [[resp[0][0] for resp in sample["resps"]] for sample in theirs["samples"][stem]]
+    assert np.concatenate(ours) == pytest.approx(np.concatenate(logged), abs=1e-6)
+
+
+def test_acc_norm_divides_by_the_length_of_the_choice(tmp_path, tokenizer, llama):
+    file = tmp_path / "arc.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS["arc_easy"]))
+    run_capability(Policy("p", RuleEngine(str.upper), llama, tokenizer), (read_task(file),), tmp_path / "s")
+    for row in read_jsonl(tmp_path / "s" / "capability.arc.jsonl"):
+        shares = [
+            logprob / len(choice) for logprob, choice in zip(row["logprobs"], row["choices"], strict=True)
+        ]
+        assert row["prediction"] == int(np.argmax(shares))
+        assert row["value"] == float(row["prediction"] == row["target"])
+
+
+def test_a_solution_scores_its_geometric_mean_token_probability(tmp_path, tokenizer, llama):
+    file = tmp_path / "gsm8k.jsonl"
+    rows = [
+        {"question": "How many?", "answer": "red <<1+1=2>>dog\n#### 2"},
+        {"question": "Why?", "answer": "a city"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = run_capability(
+        Policy("p", RuleEngine(str.upper), llama, tokenizer), (read_task(file),), tmp_path / "s", draws=100
+    )
+    nats = []
+    for question, solution in (("How many?", " red dog\n#### 2"), ("Why?", " a city")):
+        context = tokenizer.encode(f"Question: {question}\nAnswer:")
+        ids = tokenizer.encode(f"Question: {question}\nAnswer:{solution}")
+        with torch.no_grad():
+            logp = llama(torch.tensor([ids])).logits[0].log_softmax(-1)
+        picked = [float(logp[at - 1, ids[at]]) for at in range(len(context), len(ids))]
+        nats.append(-sum(picked) / len(picked))
+    assert scores["tasks"]["gsm8k"] == pytest.approx(math.exp(-np.mean(nats)), rel=1e-6)
+    low, high = scores["intervals"]["gsm8k"]
+    assert low <= scores["tasks"]["gsm8k"] <= high
+
+
+def test_finished_batches_come_from_the_log(tmp_path, tokenizer, llama):
+    def lm(path):
+        return PolicyLM(llama, tokenizer, policy_id="p", log=ResumeLog(path), token_budget=32)
+
+    path = tmp_path / "log.jsonl"
+    whole = lm(path).loglikelihood(requests(*PAIRS), disable_tqdm=True)
+    lines = path.read_text().splitlines(keepends=True)
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text("".join(lines[: len(lines) // 2]) + lines[-1][:9])
+    again = lm(cut)
+    ran = []
+    again._score_shared = lambda batch, score=again._score_shared: ran.append(len(batch)) or score(batch)
+    assert again.loglikelihood(requests(*PAIRS), disable_tqdm=True) == whole
+    batches = len(list(again._batches(_groups_of(again))))
+    assert 0 < len(ran) - 1 < batches  # one call is the self-test
+
+
+def _groups_of(lm):
+    from safepref.evaluation.likelihood import _grouped
+
+    encoded = [lm._encode_pair(c, t) for c, t in dict.fromkeys(PAIRS) if c]
+    return _grouped([(tuple(c), tuple(t)) for c, t in encoded])
+
+
+def test_likelihood_tasks_are_skipped_with_a_reason_where_only_text_comes_out(tmp_path):
+    task = CapabilityTask("arc", read_task(_arc(tmp_path)).style, read_task(_arc(tmp_path)).rows)
+    sums = arithmetic_task(14, seed=0)
+    right = {row["question"]: row["answer"] for row in sums.rows}
+    odd = {question for n, question in enumerate(right) if n % 2}
+    engine = RuleEngine(lambda q: f"It is {right[q]}." if q in odd else "I can't help with that.")
+    scores = run_capability(Policy("p", engine), (task, sums), tmp_path, draws=100)
+    assert scores["skipped"] == {"arc": "needs log-likelihoods, which this engine does not give"}
+    assert scores["tasks"] == {"arithmetic": 0.5} and scores["mean"] == 0.5
+    assert scores["n"] == {"arithmetic": 14} and scores["chance"] == {"arithmetic": None}
+    low, high = scores["intervals"]["arithmetic"]
+    assert low < 0.5 < high
+
+
+def _arc(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(ROWS["arc_easy"][0]) + "\n")
+    return file
