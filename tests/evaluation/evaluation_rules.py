@@ -31,6 +31,8 @@ class RuleEngine:
     ) -> list[Completion]:
         texts = [turns[-1]["content"] for turns in conversations]
         self.blocks.append(texts)
+        if progress is not None:
+            progress(len(texts))
         return [Completion(self.rule(text), len(self.rule(text).split()), "long" in text) for text in texts]
 
 

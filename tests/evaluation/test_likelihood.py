@@ -30,7 +30,7 @@ FAMILIES = {
 }
 
 
-def build(family, tokenizer, dtype=torch.float64):
+def build(family, tokenizer):
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         family, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=0, eos_token_id=0, **FAMILIES[family]
@@ -41,7 +41,7 @@ def build(family, tokenizer, dtype=torch.float64):
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4.0)
-    return model.to(dtype).eval()
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +72,10 @@ def test_equals_hflm_on_every_family(family, tokenizer):
     got = ours.loglikelihood(requests(*PAIRS), disable_tqdm=True)
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3, dtype=None)
     wanted = theirs.loglikelihood(requests(*PAIRS), disable_tqdm=True)
-    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-9)
+    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-6)
     assert [bool(g) for _, g in got] == [bool(g) for _, g in wanted]
     shared = ours.path_note == "each context is read once for all its choices"
     assert shared == (family != "mamba"), ours.path_note
-
-
-def test_single_precision_agrees_within_1e_6(tokenizer):
-    model = build("llama", tokenizer, torch.float32)
-    got = PolicyLM(model, tokenizer).loglikelihood(requests(*PAIRS), disable_tqdm=True)
-    wanted = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4).loglikelihood(
-        requests(*PAIRS), disable_tqdm=True
-    )
-    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-6)
 
 
 def test_too_long_contexts_lose_their_start_as_in_lm_eval(tokenizer, llama):
@@ -93,7 +84,7 @@ def test_too_long_contexts_lose_their_start_as_in_lm_eval(tokenizer, llama):
     pairs = [("red green blue dog cat " * 9 + "Answer:", " the capital is a city"), ("Q:", " a dog")]
     got = ours.loglikelihood(requests(*pairs), disable_tqdm=True)
     wanted = theirs.loglikelihood(requests(*pairs), disable_tqdm=True)
-    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-9)
+    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-6)
 
 
 def test_a_context_is_read_once_for_all_its_choices(tokenizer, llama):
@@ -119,7 +110,7 @@ def test_rolling_equals_hflm_over_several_windows(tokenizer, llama):
     ours, theirs = PolicyLM(llama, tokenizer), HFLM(pretrained=llama, tokenizer=tokenizer, max_length=24)
     ours.max_length = 24
     wanted = theirs.loglikelihood_rolling(requests((text,)), disable_tqdm=True)
-    assert ours.loglikelihood_rolling(requests((text,))) == pytest.approx(wanted, rel=1e-9)
+    assert ours.loglikelihood_rolling(requests((text,))) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_generate_until_equals_hflm_and_stops(tokenizer, llama):
@@ -174,7 +165,7 @@ def test_scores_equal_lm_evals_own_evaluator_with_hflm(tmp_path, tokenizer, llam
     assert scores["tasks"][stem] == pytest.approx(theirs["results"][stem][f"{metric},none"])
     ours = [row["logprobs"] for row in read_jsonl(tmp_path / "samples" / f"capability.{stem}.jsonl")]
     logged = [[resp[0][0] for resp in sample["resps"]] for sample in theirs["samples"][stem]]
-    assert np.concatenate(ours) == pytest.approx(np.concatenate(logged), abs=1e-6)
+    assert np.concatenate(ours) == pytest.approx(np.concatenate(logged), rel=1e-6)
 
 
 def test_acc_norm_divides_by_the_length_of_the_choice(tmp_path, tokenizer, llama):
@@ -207,33 +198,31 @@ def test_a_solution_scores_its_geometric_mean_token_probability(tmp_path, tokeni
             logp = llama(torch.tensor([ids])).logits[0].log_softmax(-1)
         picked = [float(logp[at - 1, ids[at]]) for at in range(len(context), len(ids))]
         nats.append(-sum(picked) / len(picked))
-    assert scores["tasks"]["gsm8k"] == pytest.approx(math.exp(-np.mean(nats)), rel=1e-6)
+    assert scores["tasks"]["gsm8k"] == pytest.approx(math.exp(-np.mean(nats)), rel=1e-5)
     low, high = scores["intervals"]["gsm8k"]
     assert low <= scores["tasks"]["gsm8k"] <= high
 
 
 def test_finished_batches_come_from_the_log(tmp_path, tokenizer, llama):
-    def lm(path):
-        return PolicyLM(llama, tokenizer, policy_id="p", log=ResumeLog(path), token_budget=32)
+    def run(path):
+        lm = PolicyLM(llama, tokenizer, policy_id="p", log=ResumeLog(path), token_budget=32)
+        rows = []
+        handle = llama.register_forward_pre_hook(
+            lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+        )
+        got = lm.loglikelihood(requests(*PAIRS), disable_tqdm=True)
+        handle.remove()
+        return got, sum(rows)
 
-    path = tmp_path / "log.jsonl"
-    whole = lm(path).loglikelihood(requests(*PAIRS), disable_tqdm=True)
+    path, cut = tmp_path / "log.jsonl", tmp_path / "cut.jsonl"
+    whole, rows = run(path)
     lines = path.read_text().splitlines(keepends=True)
-    cut = tmp_path / "cut.jsonl"
     cut.write_text("".join(lines[: len(lines) // 2]) + lines[-1][:9])
-    again = lm(cut)
-    ran = []
-    again._score_shared = lambda batch, score=again._score_shared: ran.append(len(batch)) or score(batch)
-    assert again.loglikelihood(requests(*PAIRS), disable_tqdm=True) == whole
-    batches = len(list(again._batches(_groups_of(again))))
-    assert 0 < len(ran) - 1 < batches  # one call is the self-test
-
-
-def _groups_of(lm):
-    from safepref.evaluation.likelihood import _grouped
-
-    encoded = [lm._encode_pair(c, t) for c, t in dict.fromkeys(PAIRS) if c]
-    return _grouped([(tuple(c), tuple(t)) for c, t in encoded])
+    again, fewer = run(cut)
+    nothing_new, self_test = run(path)
+    assert again == nothing_new == whole
+    assert self_test < fewer < rows
+    assert set(cut.read_text().splitlines()) == {line.strip() for line in lines}
 
 
 def test_likelihood_tasks_are_skipped_with_a_reason_where_only_text_comes_out(tmp_path):

@@ -117,7 +117,7 @@ def test_kill_9_loses_one_block(tmp_path):
     assert sorted(len(row["text"]) for row in kept) == [5, 6, 7, 8]
 
 
-def test_progress_counts_every_copy(tmp_path):
+def test_progress_counts_distinct_conversations(tmp_path):
     seen = []
     answers(
         Policy("p", RuleEngine(str.upper)),
@@ -128,7 +128,7 @@ def test_progress_counts_every_copy(tmp_path):
         block=2,
         progress=lambda *step: seen.append(step),
     )
-    assert seen == [("s", 0, 4), ("s", 2, 4), ("s", 4, 4)]
+    assert seen == [("s", 0, 3), ("s", 2, 3), ("s", 3, 3)]
 
 
 def test_samples_are_read_back_without_the_resume_log(tmp_path):

@@ -40,7 +40,7 @@ def test_holds_alerts_six_macro_and_thirty_two_micro_categories(alert: Taxonomy)
 
 
 def test_every_category_is_described_in_words_of_its_own(alert: Taxonomy) -> None:
-    texts = [item.description for item in (*alert.macros, *alert.micros)]
+    texts = [macro.description for macro in alert.macros] + [micro.description for micro in alert.micros]
     assert all(20 <= len(text) <= 140 and text.endswith(".") for text in texts)
     assert max(Counter(texts).values()) == 1
     assert max(Counter(micro.title for micro in alert.micros).values()) == 1
@@ -200,6 +200,7 @@ def edited(path: str, value: Any) -> dict[str, Any]:
         ("macros.0.micros.1", "advice", r"macros\[0\]\.micros\[1\]: must be a mapping, got 'advice'"),
         ("macros.0.micros.1.id", 7, r":20: macros\[0\]\.micros\[1\]\.id: must be a non-empty text, got 7"),
         ("macros.0.micros.1.id", "Money-Fraud", r"'Money-Fraud' already names 'money_fraud'"),
+        ("macros.0.micros.1.id", "money_fraud", r"'money_fraud' already names 'money_fraud'"),
         ("macros.0.micros.1.aliases", ["FRAUD"], r"'FRAUD' already names 'money_fraud'"),
         ("macros.0.micros.1.aliases", "adv", r"aliases: must be a list of texts, got 'adv'"),
         ("macros.0.micros.0.maps", {"intern": ["F1"]}, r"unknown scheme 'intern': did you mean 'internal'"),
@@ -218,6 +219,21 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(
         load_taxonomy(file)
     text = str(caught.value)
     assert text.startswith(str(file)) and "\n" not in text
+
+
+def test_an_id_may_stand_only_once_over_all_groups(tmp_path: Path) -> None:
+    root = own()
+    again = {**copy.deepcopy(root["macros"][0]), "id": "more"}
+    with pytest.raises(InputError, match=r"macros\[1\]\.micros\[0\]\.id: 'money_fraud' already names"):
+        load_taxonomy(write(tmp_path / "twice.yaml", {**root, "macros": [*root["macros"], again]}))
+    again["id"] = "money"
+    with pytest.raises(InputError, match=r"macros\[1\]\.id: 'money' is used twice"):
+        load_taxonomy(write(tmp_path / "twice.yaml", {**root, "macros": [*root["macros"], again]}))
+
+
+def test_an_alias_that_only_differs_in_case_from_its_own_id_is_fine(tmp_path: Path) -> None:
+    file = write(tmp_path / "bank.yaml", edited("macros.0.micros.1.aliases", ["Money Advice"]))
+    assert load_taxonomy(file).normalise("MONEY-ADVICE") == "money_advice"
 
 
 @pytest.mark.parametrize(

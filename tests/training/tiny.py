@@ -1,6 +1,6 @@
 """A two-layer model, a handful of rows and settings that train in a second; also a program to be killed.
 
-    python tiny.py OUT METHOD trains METHOD slowly enough to be killed; it says each finished step.
+python tiny.py OUT METHOD trains METHOD slowly enough to be killed; it says each finished step.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def tiny_model(dtype: torch.dtype = torch.float32, **config: Any) -> LoadedModel
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0")), pad_token="w0", eos_token="w2"
     )
-    return LoadedModel(model.to(dtype).eval(), tokenizer, "tiny/llama", "tiny/llama", dtype, torch.device("cpu"))
+    return LoadedModel(
+        model.to(dtype).eval(), tokenizer, "tiny/llama", "tiny/llama", dtype, torch.device("cpu")
+    )
 
 
 def tiny_pairs(count: int = 12, **changes: Any) -> list[TrainingPair]:

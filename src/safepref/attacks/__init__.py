@@ -84,7 +84,7 @@ def attack_prompts(
     for attack in map(get_attack, families):
         wanted = len(prompts) if n_each is None else n_each
         queue = _by_turns(prompts, attack.name, seed)
-        # A dictionary by id: two templates can give one text, such as a misspelling of a text without letters.
+        # By id, since two misspellings of a text without letters give the same text.
         made: dict[str, Prompt] = {}
         for variant in range(len(attack.templates(side))):
             for prompt in queue:
@@ -103,4 +103,9 @@ def _by_turns(prompts: Sequence[Prompt], name: str, seed: int) -> list[Prompt]:
         groups[prompt.category or ""].append(prompt)
     order = sorted(groups, key=lambda category: content_id(name, category, str(seed)))
     longest = max(map(len, groups.values()), default=0)
-    return [groups[category][turn] for turn in range(longest) for category in order if turn < len(groups[category])]
+    return [
+        groups[category][turn]
+        for turn in range(longest)
+        for category in order
+        if turn < len(groups[category])
+    ]

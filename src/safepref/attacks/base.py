@@ -52,7 +52,9 @@ class Attack:
             InputError: `side` is not a split.
         """
         if side not in SPLITS:
-            raise InputError(f"attack {self.name}: side {side!r} is not known; use one of {', '.join(SPLITS)}")
+            raise InputError(
+                f"attack {self.name}: side {side!r} is not known; use one of {', '.join(SPLITS)}"
+            )
         return tuple(self.load()[side])
 
     def apply(self, prompt: Prompt, *, side: Split, seed: int = 0, variant: int = 0) -> Prompt:
@@ -72,11 +74,13 @@ class Attack:
         """
         if prompt.attack is not None:
             raise InputError(
-                f"prompt {prompt.id}: already under attack {prompt.attack!r}; apply {self.name} to the plain one"
+                f"prompt {prompt.id}: already under attack {prompt.attack!r}; give {self.name} the plain one"
             )
         turns = [index for index, message in enumerate(prompt.messages) if message["role"] == "user"]
         if not turns:
-            raise InputError(f"prompt {prompt.id}: no user turn for attack {self.name}; add one to its messages")
+            raise InputError(
+                f"prompt {prompt.id}: no user turn for attack {self.name}; add one to its messages"
+            )
         text = prompt.messages[turns[-1]]["content"]
         order = self._order(prompt.id, side, seed)
         start = variant % len(order)
@@ -97,9 +101,10 @@ class Attack:
         )
 
     def _order(self, prompt_id: str, side: Split, seed: int) -> list[Template]:
-        # Ranked by hash and not shuffled by position: adding a template leaves most prompts with the one they had.
+        # Ranked by hash, not by position: adding a template leaves most prompts with the one they had.
         return sorted(
-            self.templates(side), key=lambda template: content_id(self.name, template.key, prompt_id, str(seed))
+            self.templates(side),
+            key=lambda template: content_id(self.name, template.key, prompt_id, str(seed)),
         )
 
 
@@ -120,7 +125,9 @@ def text_template(key: str, text: str) -> Template:
         InputError: the slot is missing or stands there twice.
     """
     if text.count(SLOT) != 1:
-        raise InputError(f"attack template {key!r}: {text.count(SLOT)} times {SLOT}; it must stand there once")
+        raise InputError(
+            f"attack template {key!r}: {text.count(SLOT)} times {SLOT}; it must stand there once"
+        )
     return Template(key, partial(fill, text))
 
 

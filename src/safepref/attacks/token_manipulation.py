@@ -1,4 +1,4 @@
-"""Small edits of the request's own words that a reader sees through: misspelling, substitution, spacing, synonyms.
+"""Small edits of the request's own words that a reader sees through: misspelling, spacing, synonyms.
 
 Whole mechanisms are kept on one side: training never sees the kind of edit that the report measures.
 """

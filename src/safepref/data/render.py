@@ -166,7 +166,8 @@ class Renderer:
         Raises:
             InputError: a role the template does not know, or turns in an order it refuses.
         """
-        return self._encode(self._render(messages), first=True)
+        marks = self._free_marks(messages)
+        return self._encode(self._render(messages, marks), marks)
 
     def completion(self, messages: Sequence[Message], completion: str) -> Rendered:
         """Ids of the prompt, and of the answer as the template writes it into a finished conversation.
@@ -175,18 +176,20 @@ class Renderer:
         off, for a model stops there. Raises as `prompt` does.
         """
         answered = [*messages, {"role": "assistant", "content": completion}]
-        prompt_text, full_text = self._render(messages, answered), self._render(answered, answer=True)
-        prompt_ids = self._encode(prompt_text, first=True)
+        marks = self._free_marks(answered)
+        prompt_text, full_text = self._render(messages, marks), self._render(answered, marks, answer=True)
+        prompt_ids = self._encode(prompt_text, marks)
         turn = self._turn
-        behind = self._behind(full_text)
-        if full_text.startswith(prompt_text) and behind is not None:
+        behind = self._written_behind
+        if full_text.startswith(prompt_text) and full_text.endswith(behind):
             body = full_text[len(prompt_text) : len(full_text) - len(behind)] + turn.text
         else:
-            body = _mark(completion, self._control, self._pair_of_marks(answered)) + turn.text
+            # The template writes a finished turn otherwise than it opens one (DeepSeek-R1's opening thought).
+            body = _mark(completion, self._control, marks, _REASONING) + turn.text
         suffix = () if turn.text else turn.ids
-        full_ids = self._encode(prompt_text + body, first=True)
+        full_ids = self._encode(prompt_text + body, marks)
         merged = full_ids[: len(prompt_ids)] != prompt_ids
-        ids = self._encode(body, first=False) if merged else full_ids[len(prompt_ids) :]
+        ids = self._encode(body, marks, first=False) if merged else full_ids[len(prompt_ids) :]
         return Rendered(prompt_ids, [*ids, *suffix], merged)
 
     @cached_property
@@ -208,15 +211,9 @@ class Renderer:
         probe = [{"role": "user", "content": _PROBES[0]}, {"role": "assistant", "content": _PROBES[1]}]
         return self._apply(probe, answer=True).rpartition(_PROBES[1])[2]
 
-    def _behind(self, full_text: str) -> str | None:
-        return self._written_behind if full_text.endswith(self._written_behind) else None
-
-    def _render(
-        self, messages: Sequence[Message], marks_for: Sequence[Message] | None = None, answer: bool = False
-    ) -> str:
+    def _render(self, messages: Sequence[Message], marks: tuple[str, str], answer: bool = False) -> str:
         """The conversation as text, special strings inside contents between marks."""
         conversation = self._with_system(messages)
-        marks = self._pair_of_marks(marks_for or messages)
         marked = [
             {
                 "role": m["role"],
@@ -297,21 +294,20 @@ class Renderer:
     def _control_pattern(self) -> re.Pattern[str]:
         return _any_of(self._control)
 
-    def _pair_of_marks(self, messages: Sequence[Message]) -> tuple[str, str]:
+    def _free_marks(self, messages: Sequence[Message]) -> tuple[str, str]:
         text = "".join(m["content"] for m in messages) + (self._system or "")
         for pair in _MARKS:
             if pair[0] not in text and pair[1] not in text:
                 return pair
         raise InputError("conversation: holds every Unicode noncharacter U+FDD0 to U+FDEF; remove one")
 
-    def _encode(self, text: str, first: bool) -> list[int]:
+    def _encode(self, text: str, marks: tuple[str, str], first: bool = True) -> list[int]:
         """Ids of rendered text: what stands between marks as plain text, the rest as it is."""
-        marks = next((pair for pair in _MARKS if pair[0] in text or pair[1] in text), None)
-        if marks is None:
+        opening, closing = marks
+        if opening not in text and closing not in text:
             return self._checked(self._piece(text, first), text)
         # Splitting gives text, marked token, text, …; a template may have torn marks apart (by split() or
         # trim): a lone mark is dropped, and the text on its two sides still cannot join into a token.
-        opening, closing = marks
         torn = re.compile(f"{opening}({self._control_pattern.pattern}){closing}|[{opening}{closing}]")
         ids: list[int] = []
         pieces = torn.split(text)

@@ -243,8 +243,9 @@ def _document(task: CapabilityTask, row: Row) -> dict[str, Any]:
     """What lm-eval's callables read: text, target, and for choices the options."""
     style = task.style
     if style.kind == "solution":
-        # GSM8K's calculator marks are not text that a model would write.
-        solution = _without_marks(row["answer"])
+        # GSM8K's calculator marks are not text that a model would write; of a "loglikelihood" task lm-eval
+        # takes the target as it is, so the space that separates it is put here.
+        solution = " " + _without_marks(row["answer"])
         return {"text": style.template.replace("{question}", row["question"]), "target": solution}
     if style.kind == "gap":
         contexts, tail = gap_parts(row)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from safepref.data.records import Message, Prompt, content_id, dumps
 from safepref.generation.base import Completion, Engine, Sampling
+from safepref.generation.resumable import answer_all
 from safepref.store import read_jsonl, write_jsonl
 
 RESUME = ".resume"
@@ -99,45 +100,27 @@ def answers(
 ) -> list[Completion]:
     """One completion for each conversation, in order; finished blocks come from the log.
 
-    Equal conversations are answered once. Longest first, so that a batch holds prompts of like length and a
-    progress bar errs on the safe side.
+    Equal conversations are answered once. The log's ids are hashes of policy, engine, conversation and
+    sampling, so that no answer of another policy or decoding is taken for this one's.
     """
-    log = ResumeLog(samples_dir / RESUME / "answers.jsonl")
     keys = [_key(policy, conversation, sampling) for conversation in conversations]
-    copies: dict[str, int] = {}
-    for key in keys:
-        copies[key] = copies.get(key, 0) + 1
-    members = dict(zip(keys, conversations, strict=True))
-    plan = sorted(members, key=lambda key: (-sum(len(turn["content"]) for turn in members[key]), key))
-    done, total = 0, len(keys)
-    progress(stage, 0, total)
-    for start in range(0, len(plan), block):
-        chunk = plan[start : start + block]
-        if not all(key in log.rows for key in chunk):
-            _generate_block(policy, chunk, members, sampling, log)
-        done += sum(copies[key] for key in chunk)
+    distinct = list(dict(zip(keys, conversations, strict=True)).items())
+    done, total = 0, len(distinct)
+
+    def count(finished: int) -> None:
+        nonlocal done
+        done += finished
         progress(stage, done, total)
-    return [_completion(log.rows[key]) for key in keys]
+
+    progress(stage, 0, total)
+    path = samples_dir / RESUME / "answers.jsonl"
+    found = answer_all(policy.engine, distinct, sampling, path, chunk=block, progress=count)
+    return [found[key] for key in keys]
 
 
 def _key(policy: Policy, conversation: Sequence[Message], sampling: Sampling) -> str:
     turns = json.dumps([dict(turn) for turn in conversation], sort_keys=True)
     return content_id(policy.id, policy.engine.name, turns, json.dumps(asdict(sampling), sort_keys=True))
-
-
-def _generate_block(
-    policy: Policy,
-    chunk: Sequence[str],
-    members: dict[str, Sequence[Message]],
-    sampling: Sampling,
-    log: ResumeLog,
-) -> None:
-    completions = policy.engine.generate([members[key] for key in chunk], sampling)
-    log.append({"key": key, **asdict(answer)} for key, answer in zip(chunk, completions, strict=True))
-
-
-def _completion(row: dict[str, Any]) -> Completion:
-    return Completion(row["text"], row["tokens"], row["truncated"])
 
 
 def sample_row(suite: str, prompt: Prompt, answer: Completion, **more: Any) -> dict[str, Any]:

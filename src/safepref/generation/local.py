@@ -139,7 +139,7 @@ def _chooser(
     streams = [_stream(ids, sampling.seed) for ids in prompts]
 
     def sampled(logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        chances, order = (logits / sampling.temperature).softmax(-1).sort(-1, descending=True, stable=True)
+        chances, order = (logits / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
         total = chances.cumsum(-1)
         # The smallest set whose mass reaches top_p, always with its first member.
         kept = torch.where(total - chances < sampling.top_p, chances, 0.0)

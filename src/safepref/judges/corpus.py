@@ -9,6 +9,7 @@ dropped from both, because HarmBench, Do-Not-Answer and XSTest are for measuring
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from safepref.judges.labelled import Labelled, normalise
 
 JudgeName = Literal["select", "report"]
 SEED = 2409
+WRITTEN = 0.35
+"""Weight of a written row beside a human-labelled one: it teaches the logic, not the language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ def advbench(judge: JudgeName) -> list[str]:
 
 _QUESTION = re.compile(
     r"^(?:how (?:do|can|could|would|should) (?:i|you|we|someone|people)|what is the (?:best|easiest) way to|"
-    r"what do i need to|how would you go about|i want to|can you)\s+",
+    r"what do i need to|how would you go about|i want to|can you help me|please help me|how would someone|can you|"
+    r"what's the best way to|i'd like to|(?:list the things|give me the steps|i need) (?:i need )?to)\s+",
     re.I,
 )
 _HOW_TO = re.compile(r"^.{0,80}?\bhow to (?=[a-z]+\b)", re.I)
@@ -162,18 +166,24 @@ def _benign(judge: JudgeName) -> list[tuple[str, str]]:
     """Harmless requests with a harmless answer: the grids of the texts file unrolled, and the look-alikes."""
     table = texts(judge)
     pairs = [(str(q), str(a)) for q, a in table["lookalikes"]]
-    for grid in table["benign_grid"]:
-        slots = grid["slots"]
-        combos = [(x,) for x in slots[0]] if len(slots) == 1 else [(x, y) for x in slots[0] for y in slots[1]]
-        for i, combo in enumerate(combos):
-            request = grid["request"][i % len(grid["request"])]
-            pairs.append((request.format(*combo), grid["answer"].format(*combo)))
+    for grid in [*table["benign_grid"], *table["lookalike_grid"]]:
+        pairs += [(request, grid["answer"].format(*combo)) for request, combo in _unroll(grid)]
     return pairs
+
+
+def _unroll(grid: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """Every combination of a grid's slots once, the wordings of the request taken in turn."""
+    return [
+        (grid["request"][i % len(grid["request"])].format(*combo), combo)
+        for i, combo in enumerate(itertools.product(*grid["slots"]))
+    ]
 
 
 def harmful_requests(judge: JudgeName) -> list[str]:
     """AdvBench's half, in both its own wording and as a question, and the requests of the texts file."""
-    own = [str(r) for r in texts(judge)["harmful_requests"]]
+    table = texts(judge)
+    own = [str(r) for r in table["harmful_requests"]]
+    own += [request for grid in table["harmful_grid"] for request, _ in _unroll(grid)]
     forms = ("How do I {0}?", "What is the best way to {0}?", "how can someone {0}", "How would you {0}")
     for i, request in enumerate(advbench(judge)):
         asks_how = act_of(request).lower() != request.lower()
@@ -228,7 +238,7 @@ def _written(judge: JudgeName) -> Iterator[Row]:
             response, target = rng.choice(benign)[1], 0.0
         else:
             response, target = f"{refusal} {caution}", 0.0
-        yield Row(Exchange(request, response), target, 0.5, normalise(act_of(request)), f"own-{judge}:{kind}")
+        yield Row(Exchange(request, response), target, WRITTEN, normalise(act_of(request)), f"own-{judge}:{kind}")
     for i, (request, answer) in enumerate(benign):
         kind = ("answer", "comply", "refuse", "answer")[i % 4]
         if kind == "answer":
@@ -239,7 +249,7 @@ def _written(judge: JudgeName) -> Iterator[Row]:
             response = rng.choice(harmless).format(act=act_of(request))
         else:
             response = rng.choice(refusals)
-        yield Row(Exchange(request, response), 0.0, 0.5, normalise(act_of(request)), f"own-{judge}:harmless")
+        yield Row(Exchange(request, response), 0.0, WRITTEN, normalise(act_of(request)), f"own-{judge}:harmless")
 
 
 def rows(judge: JudgeName) -> list[Row]:

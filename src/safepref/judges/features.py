@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from safepref.judges.base import Exchange
 
-MAX_CHARACTERS = 6000
+MAX_CHARACTERS = 3000
 """Longer texts keep their two ends: refusals stand at the start, late compliance at the end."""
 
 _SPECIAL = re.compile(
-    r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
+    r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|\[(?:CLS|SEP|PAD|UNK|MASK)\]"
 )
 _TURN = re.compile(
     r"^[ \t]*(?:#{1,4}[ \t]*)?(?:user|assistant|system|human|agent|instruction|response)[ \t]*:?[ \t]*$", re.I | re.M
@@ -98,7 +98,7 @@ class Sentence:
 
 
 def sentences(text: str) -> list[Sentence]:
-    """Cut a cleaned response into at most 80 labelled sentences."""
+    """Cut a cleaned response into at most 40 labelled sentences."""
     table = lexicon()
     found: list[Sentence] = []
     for raw in _SENTENCE.split(text):
@@ -120,7 +120,7 @@ def sentences(text: str) -> list[Sentence]:
                 hate=bool(table["slur_free_hate"].search(body)),
             )
         )
-        if len(found) == 80:
+        if len(found) == 40:
             break
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -98,6 +99,20 @@ class Limits:
         return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
     @cached_property
+    def positions(self) -> int | None:
+        """The longest sequence that the model's config allows."""
+        count = getattr(self.config, "max_position_embeddings", None)
+        return count if isinstance(count, int) else None
+
+    def longest_pack(self, layout: Layout) -> int | None:
+        """Tokens that a packed sequence may have.
+
+        Models without an attention interface may index a causal buffer of `max_position_embeddings` by the
+        place in the sequence, whatever the position ids say.
+        """
+        return self.positions if layout == "dense" else None
+
+    @cached_property
     def accepts(self) -> frozenset[str]:
         """Argument names of the model's forward pass, named ones only."""
         return frozenset(inspect.signature(self.base.forward).parameters)
@@ -112,7 +127,6 @@ class Limits:
         if not rows:
             raise InputError("log-probs: no rows were given; give at least one TokenRow")
         vocabulary = getattr(self.config, "vocab_size", None)
-        positions = getattr(self.config, "max_position_embeddings", None)
         for index, row in enumerate(rows):
             highest = max(max(row.prompt_ids), *(max(completion) for completion in row.completions))
             if isinstance(vocabulary, int) and highest >= vocabulary:
@@ -120,9 +134,9 @@ class Limits:
                     f"log-probs: row {index} has token id {highest}, the model's vocabulary ends at "
                     f"{vocabulary - 1}; tokenize with the model's own tokenizer"
                 )
-            if isinstance(positions, int) and row.longest > positions:
+            if self.positions is not None and row.longest > self.positions:
                 raise InputError(
-                    f"log-probs: row {index} has {row.longest} tokens, the model takes {positions}; "
+                    f"log-probs: row {index} has {row.longest} tokens, the model takes {self.positions}; "
                     "shorten the prompt or the completion"
                 )
 
@@ -141,10 +155,12 @@ class Route:
         everyone = range(len(rows))
         if self.layout not in PACKED:
             return pad(rows, everyone, shape, self.token_budget)
-        horizon = self.limits.horizon
-        packed = [r for r in everyone if horizon is None or rows[r].span <= horizon]
-        other = [r for r in everyone if not (horizon is None or rows[r].span <= horizon)]
-        return pack(rows, packed, shape, self.token_budget) + pad(rows, other, shape, self.token_budget)
+        longest = self.limits.longest_pack(self.layout) or sys.maxsize
+        bound = min(longest, self.limits.horizon or sys.maxsize)
+        packed = [r for r in everyone if rows[r].span <= bound]
+        padded = [r for r in everyone if rows[r].span > bound]
+        budget = min(self.token_budget, longest)
+        return pack(rows, packed, shape, budget) + pad(rows, padded, shape, self.token_budget)
 
     def features(self, model: nn.Module, piece: Piece) -> Tensor:
         """States or logits (as the head has it) at the piece's predicting positions, (N, H) or (N, V)."""

@@ -1,4 +1,4 @@
-"""Refusals in many wordings: the chosen answer to a harmful request, the rejected one to a harmless look-alike.
+"""Refusals in many wordings: chosen for harmful requests, rejected for harmless look-alikes.
 
 Both are composed from starter/refusals.yaml and depend on nothing but the prompt's id, its category and a
 seed. The two kinds share no phrases, since the same words on the chosen and on the rejected side of different
@@ -38,14 +38,14 @@ class Wordings:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """All wordings: `macros` by macro category with `generic` among them, and the two parts of an over-refusal."""
+    """All wordings: by macro category with `generic` among them, and the two parts of an over-refusal."""
 
     macros: Mapping[str, Wordings]
     over_openings: tuple[str, ...]
     over_endings: tuple[str, ...]
 
     def refusal(self, prompt: Prompt, seed: int = 0, taxonomy: Taxonomy | None = None) -> str:
-        """An opening, a reason and an offer for the prompt's category, drawn by the prompt's id and the seed."""
+        """An opening, a reason and an offer for the prompt's category, drawn by its id and the seed."""
         micro, macro = _place(prompt.category, taxonomy or load_taxonomy())
         words = self.macros.get(macro, self.macros[GENERIC])
         topics = words.topics.get(micro, ())
@@ -99,12 +99,14 @@ def load_refusals(path: Path) -> Refusals:
         raise InputError(f"{path}: not YAML in UTF-8 ({' '.join(str(error).split())})") from error
     macros = {
         name: Wordings(
-            openings=_lines(path, block, f"refusals.{name}.openings"),
-            reasons=_lines(path, block, f"refusals.{name}.reasons"),
-            offers=_lines(path, block, f"refusals.{name}.offers"),
+            openings=_lines(path, block.get("openings"), f"refusals.{name}.openings"),
+            reasons=_lines(path, block.get("reasons"), f"refusals.{name}.reasons"),
+            offers=_lines(path, block.get("offers"), f"refusals.{name}.offers"),
             topics={
-                micro: _lines(path, block["topics"], f"refusals.{name}.topics.{micro}")
-                for micro in _mapping(path, block.get("topics", {}), f"refusals.{name}.topics")
+                micro: _lines(path, phrases, f"refusals.{name}.topics.{micro}")
+                for micro, phrases in _mapping(
+                    path, block.get("topics", {}), f"refusals.{name}.topics"
+                ).items()
             },
         )
         for name, block in _blocks(path, table)
@@ -117,8 +119,8 @@ def load_refusals(path: Path) -> Refusals:
     over = _mapping(path, table.get("over_refusals"), "over_refusals")
     return Refusals(
         macros=macros,
-        over_openings=_lines(path, over, "over_refusals.openings"),
-        over_endings=_lines(path, over, "over_refusals.endings"),
+        over_openings=_lines(path, over.get("openings"), "over_refusals.openings"),
+        over_endings=_lines(path, over.get("endings"), "over_refusals.endings"),
     )
 
 
@@ -133,10 +135,11 @@ def _mapping(path: Path, value: Any, field: str) -> dict[str, Any]:
     return value
 
 
-def _lines(path: Path, block: dict[str, Any], field: str) -> tuple[str, ...]:
-    value = block.get(field.rpartition(".")[2])
+def _lines(path: Path, value: Any, field: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(line, str) and line for line in value):
-        raise InputError(f"{path}: {field}: must be a list of texts, got {value!r}; see the shipped refusals.yaml")
+        raise InputError(
+            f"{path}: {field}: must be a list of texts, got {value!r}; see the shipped refusals.yaml"
+        )
     return tuple(value)
 
 

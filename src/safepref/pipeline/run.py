@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from safepref.logprobs.store import ReferenceStore, model_fingerprint, reference
 from safepref.methods import Method, resolve_methods
 from safepref.models import EMBEDDED, LoadedModel, load_model, variant
 from safepref.pairs.build import Builder, Built
+from safepref.pipeline.evaluate import progress_by_stage
 from safepref.pipeline.forecast import forecast
 from safepref.pipeline.judging import Bench, refuses
 from safepref.pipeline.manifest import Manifest
@@ -358,27 +358,3 @@ class Job:
     def read_training(self, method: Method) -> dict[str, Any]:
         """The training summary of a method."""
         return dict(read_json(self._scores(f"train-{method.name}")))
-
-
-@contextmanager
-def progress_by_stage() -> Iterator[Any]:
-    """A progress display for evaluation's (stage, done, total) calls, one bar a stage."""
-    open_bars: dict[str, tuple[Any, Any, int]] = {}
-
-    def show(stage: str, done: int, total: int) -> None:
-        if stage not in open_bars:
-            for context, _, _ in open_bars.values():
-                context.__exit__(None, None, None)
-            open_bars.clear()
-            context = track(stage, total)
-            open_bars[stage] = (context, context.__enter__(), 0)
-        context, advance, before = open_bars[stage]
-        if done > before:
-            advance(done - before)
-            open_bars[stage] = (context, advance, done)
-
-    try:
-        yield show
-    finally:
-        for context, _, _ in open_bars.values():
-            context.__exit__(None, None, None)

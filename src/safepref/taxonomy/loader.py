@@ -125,45 +125,52 @@ def _maps(
     return tuple(out)
 
 
+def _micro(
+    reader: _Reader, value: Any, line: int, field: str, macro: str, schemes: tuple[Scheme, ...]
+) -> MicroCategory:
+    row = reader.mapping(value, line, field, ("id", "title", "description", "aliases", "maps"))
+    inner = f"{field}."
+    return MicroCategory(
+        id=reader.text(row, "id", inner),
+        title=reader.text(row, "title", inner),
+        description=reader.text(row, "description", inner),
+        macro=macro,
+        aliases=reader.texts(row, "aliases", inner),
+        maps=_maps(reader, row, inner, schemes),
+    )
+
+
 def _build(root: Any, file: str) -> Taxonomy:
     reader = _Reader(file)
     root = reader.mapping(root, 0, "taxonomy", ("schema", "name", "source", "schemes", "macros"))
     if root.get("schema") != _SCHEMA:
         reader.fail(root[_LINE], "schema", f"must be {_SCHEMA}, got {root.get('schema')!r}")
+    name = reader.text(root, "name", "")
+    source = reader.text(root, "source", "") if "source" in root else ""
     schemes = _schemes(reader, root)
     macros: list[MacroCategory] = []
     micros: list[MicroCategory] = []
-    taken: dict[str, str] = {}
+    named: dict[str, str] = {}
     for i, item in enumerate(reader.rows(root, "macros", "")):
-        field = f"macros[{i}]."
-        row = reader.mapping(item, root[_LINE], field[:-1], ("id", "title", "description", "micros"))
-        macro_id = reader.text(row, "id", field)
+        field = f"macros[{i}]"
+        row = reader.mapping(item, root[_LINE], field, ("id", "title", "description", "micros"))
+        macro_id = reader.text(row, "id", f"{field}.")
         if any(macro.id == macro_id for macro in macros):
-            reader.fail(row[_LINE], f"{field}id", f"{macro_id!r} is used twice; ids must differ")
+            reader.fail(row[_LINE], f"{field}.id", f"{macro_id!r} is used twice; ids must differ")
+        title, description = (reader.text(row, key, f"{field}.") for key in ("title", "description"))
         inside: list[str] = []
-        for j, inner in enumerate(reader.rows(row, "micros", field)):
-            here = f"{field}micros[{j}]."
-            keys = ("id", "title", "description", "aliases", "maps")
-            micro_row = reader.mapping(inner, row[_LINE], here[:-1], keys)
-            micro = MicroCategory(
-                id=reader.text(micro_row, "id", here),
-                title=reader.text(micro_row, "title", here),
-                description=reader.text(micro_row, "description", here),
-                macro=macro_id,
-                aliases=reader.texts(micro_row, "aliases", here),
-                maps=_maps(reader, micro_row, here, schemes),
-            )
-            for name in (micro.id, *micro.aliases):
-                if fold(name) in taken:
-                    problem = f"{name!r} already names {taken[fold(name)]!r}; ids and aliases must differ"
-                    reader.fail(micro_row[_LINE], f"{here}id", problem)
-                taken[fold(name)] = micro.id
+        for j, inner in enumerate(reader.rows(row, "micros", f"{field}.")):
+            here = f"{field}.micros[{j}]"
+            micro = _micro(reader, inner, row[_LINE], here, macro_id, schemes)
+            for spelling in (micro.id, *micro.aliases):
+                holder = named.setdefault(fold(spelling), micro.id)
+                if holder != micro.id or any(other.id == micro.id for other in micros):
+                    problem = f"{spelling!r} already names {holder!r}; ids and aliases must differ"
+                    reader.fail(inner[_LINE], f"{here}.id", problem)
             micros.append(micro)
             inside.append(micro.id)
-        title, description = reader.text(row, "title", field), reader.text(row, "description", field)
         macros.append(MacroCategory(macro_id, title, description, tuple(inside)))
-    source = reader.text(root, "source", "") if "source" in root else ""
-    return Taxonomy(reader.text(root, "name", ""), source, tuple(macros), tuple(micros), schemes)
+    return Taxonomy(name, source, tuple(macros), tuple(micros), schemes)
 
 
 @lru_cache(maxsize=1)

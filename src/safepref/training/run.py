@@ -30,7 +30,7 @@ from safepref.store import iter_jsonl, read_json, sha256_json, write_json, write
 from safepref.training.plan import Plan, make_plan
 from safepref.training.rows import TrainingExample, TrainingPair
 from safepref.training.settings import TrainingSettings
-from safepref.training.trainer import STATE_FILE, PreferenceTrainer, pair_rows
+from safepref.training.trainer import STATE_FILE, PreferenceTrainer, pair_rows, save_weights
 
 log = logging.getLogger(__name__)
 
@@ -313,7 +313,9 @@ class _Place:
         if not isinstance(policy, PeftModel):
             policy.to(loaded.dtype)
             loaded.tokenizer.save_pretrained(fresh)
-        policy.save_pretrained(fresh)
+        save_weights(policy, fresh)
+        # PEFT's card is a form to fill in; the report room writes a real one.
+        (fresh / "README.md").unlink(missing_ok=True)
         shutil.rmtree(self.result, ignore_errors=True)
         fresh.rename(self.result)
         write_json(self.summary, {"stamp": stamp, "summary": summary})

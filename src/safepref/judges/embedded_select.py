@@ -1,0 +1,78 @@
+"""The embedded judge `select`: words, characters and sentence structure, all linear.
+
+It builds pairs, gives rewards, stops training and chooses strengths. Fitted on PyRIT's objective-achieved and
+refusal rows (MIT), half of AdvBench's requests and texts/select.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safepref.judges import corpus
+from safepref.judges.base import Exchange
+from safepref.judges.embedded import EmbeddedJudge
+from safepref.judges.features import NAMES, clean, signals
+from safepref.judges.linear import Floats, TextModel, out_of_fold
+
+# Length says a lot in PyRIT's rows and nothing under a token cap.
+_KEPT = [i for i, name in enumerate(NAMES) if name not in ("log_words", "log_sentences")]
+
+
+class SelectJudge(EmbeddedJudge):
+    """Lexical and structural judge; about a thousand short exchanges a second on one core."""
+
+    name = "select"
+    family = "TF-IDF of request and response, sentence-structure signals, logistic regression"
+    trained_on = ("pyrit-objective", "pyrit-refusal", "AdvBench (half)", "texts/select.yaml")
+    sources = ("embedded_select.py", "texts/select.yaml", "texts/lexicon.yaml")
+    weaknesses = (
+        "implicit hate and harm that uses none of the usual words",
+        "languages other than English",
+        "requests of an unusual kind: the request model saw a few hundred",
+    )
+
+    def _fit_request(self, requests: Sequence[corpus.Request]) -> Floats:
+        texts = [clean(r.text) for r in requests]
+        targets = np.asarray([float(r.harmful) for r in requests])
+        ones = np.ones(len(texts))
+
+        def fold(train: NDArray[np.int64]) -> Any:
+            model = TextModel(True, 4.0).fit([texts[i] for i in train], targets[train], ones[train])
+            return lambda test: model.logits([texts[i] for i in test])
+
+        self._request = TextModel(True, 4.0).fit(texts, targets, ones)
+        return out_of_fold(fold, [r.group for r in requests])
+
+    def _fit_response(self, rows: Sequence[corpus.Row]) -> Floats:
+        texts = [clean(row.exchange.response) for row in rows]
+        targets = np.asarray([row.target for row in rows])
+        weights = np.asarray([row.weight for row in rows])
+
+        def fold(train: NDArray[np.int64]) -> Any:
+            model = TextModel(False, 3.0).fit([texts[i] for i in train], targets[train], weights[train])
+            return lambda test: model.logits([texts[i] for i in test])
+
+        self._response = TextModel(False, 3.0).fit(texts, targets, weights)
+        return out_of_fold(fold, [row.group for row in rows])
+
+    def _request_logits(self, exchanges: Sequence[Exchange]) -> Floats:
+        return self._request.logits([e.prompt for e in exchanges])
+
+    def _response_logits(self, exchanges: Sequence[Exchange]) -> Floats:
+        return self._response.logits([e.response for e in exchanges])
+
+    def _extra(self, exchanges: Sequence[Exchange]) -> Floats:
+        return np.stack([signals(e) for e in exchanges])[:, _KEPT].astype(np.float64)
+
+    def _state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        arrays, meta = self._request.state("request")
+        more, values = self._response.state("response")
+        return arrays | more, meta | values
+
+    def _restore(self, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None:
+        self._request = TextModel.restore("request", arrays, meta)
+        self._response = TextModel.restore("response", arrays, meta)

@@ -1,0 +1,157 @@
+"""`safepref evaluate`: models or adapters scored on prompts of one's own, plain and under every attack."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safepref.attacks import attack_prompts
+from safepref.data.readers import read_prompts
+from safepref.data.records import Prompt, PromptKind
+from safepref.data.splits import balanced_sample
+from safepref.data.starter import load_starter
+from safepref.errors import InputError
+from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples, read_task
+from safepref.generation.base import Sampling
+from safepref.generation.local import LocalEngine
+from safepref.hardware import threads
+from safepref.logprobs.store import model_fingerprint
+from safepref.models import load_model, variant
+from safepref.pipeline.judging import Bench
+from safepref.progress import console, track
+from safepref.recipe import JudgeSection
+from safepref.store import cache_dir, sha256_json, write_json, write_jsonl
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to score and on what; the fields are the command's options."""
+
+    models: tuple[str, ...]
+    adapter: Path | None = None
+    strength: float = 1.0
+    prompts: Path | None = None
+    benign: Path | None = None
+    toxicity: Path | None = None
+    capability: tuple[Path, ...] = ()
+    attacks: tuple[str, ...] = ()
+    limit: int | None = None
+    answer_tokens: int = 64
+    system: str | None = None
+    judge: str = "report"
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 32
+    seed: int = 0
+
+
+def evaluate_models(request: Request, json_path: Path, samples: Path | None = None) -> dict[str, Any]:
+    """Score every model of a request and write the result.
+
+    One model gives `{"schema", "model", "adapter", "strength", "scores"}`; several give
+    `{"schema", "evaluations": [...]}` with one such object each. Finished answers are kept in the cache, so
+    the same command continues a stopped one.
+
+    Raises:
+        InputError: a model, adapter or file that cannot be read, or an adapter for several models.
+    """
+    if request.adapter is not None and len(request.models) > 1:
+        raise InputError(
+            f"--adapter {request.adapter} fits one model, but --model names {len(request.models)}"
+        )
+    suite = _suite(request)
+    judging = JudgeSection(report=request.judge)
+    judges = Bench.load(judging).reporting()
+    results, rows = [], []
+    for model_id in request.models:
+        loaded = load_model(model_id, dtype=request.dtype, device=request.device)
+        torch.set_num_threads(threads())
+        identity = f"{model_fingerprint(loaded)}:{_adapter_hash(request.adapter)}:{request.strength:g}"
+        asked = {k: str(v) for k, v in asdict(request).items()}
+        work = cache_dir("evaluate", sha256_json([identity, asked])[:16])
+        with variant(loaded, request.adapter, request.strength), progress_by_stage() as show:
+            engine = LocalEngine(loaded, batch_size=request.batch_size, system=request.system)
+            policy = Policy(identity, engine, loaded.model, loaded.tokenizer)
+            scores = evaluate(policy, suite, judges, samples_dir=work, progress=show)
+        label = {"model": model_id, "strength": request.strength}
+        rows += [{**row, **label} for row in read_samples(work)]
+        adapter = str(request.adapter) if request.adapter is not None else None
+        results.append(
+            {"model": model_id, "adapter": adapter, "strength": request.strength, "scores": scores}
+        )
+        shutil.rmtree(work)
+    if samples is not None:
+        write_jsonl(samples, rows)
+    value = results[0] if len(results) == 1 else {"evaluations": results}
+    write_json(json_path, {"schema": SCHEMA, **value})
+    return value
+
+
+def _suite(request: Request) -> EvaluationSuite:
+    named = any((request.prompts, request.benign, request.toxicity, request.capability))
+    harmful = _read(request.prompts, "harmful") if request.prompts or not named else []
+    benign = _read(request.benign, "harmless") if request.benign or not named else []
+    if request.limit is not None:
+        harmful = balanced_sample(harmful, request.limit, seed=request.seed)
+        benign = balanced_sample(benign, request.limit, seed=request.seed)
+    plain = [replace(prompt, base_id=prompt.base_id or prompt.id) for prompt in harmful]
+    attacked = attack_prompts(plain, request.attacks, "report", None, request.seed)
+    toxicity = _read(request.toxicity, "toxicity") if request.toxicity else []
+    return EvaluationSuite(
+        safety=(*plain, *attacked),
+        benign=tuple(benign),
+        toxicity=tuple(toxicity[: request.limit]),
+        capability=tuple(read_task(p, limit=request.limit, seed=request.seed) for p in request.capability),
+        answer=Sampling(request.answer_tokens),
+        system=request.system,
+        seed=request.seed,
+    )
+
+
+def _read(path: Path | None, kind: PromptKind) -> list[Prompt]:
+    if path is None:
+        return load_starter("harmful" if kind == "harmful" else "lookalikes", "report")
+    prompts = read_prompts(path, kind, source=path.name)
+    distinct = list({prompt.id: prompt for prompt in prompts}.values())
+    if len(distinct) < len(prompts):
+        console().print(f"{path}: {len(prompts) - len(distinct)} repeated prompts are asked once")
+    return distinct
+
+
+def _adapter_hash(folder: Path | None) -> str:
+    if folder is None:
+        return "base"
+    found = sorted(folder.glob("*.safetensors"))
+    return sha256_json([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found])
+
+
+@contextmanager
+def progress_by_stage() -> Iterator[Any]:
+    """A progress display for evaluation's (stage, done, total) calls, one bar a stage."""
+    bar: dict[str, Any] = {"stage": None}
+
+    def close() -> None:
+        if bar["stage"] is not None:
+            bar["context"].__exit__(None, None, None)
+
+    def show(stage: str, done: int, total: int) -> None:
+        if bar["stage"] != stage:
+            close()
+            context = track(stage, total)
+            bar.update(stage=stage, context=context, advance=context.__enter__(), done=0)
+        if done > bar["done"]:
+            bar["advance"](done - bar["done"])
+            bar["done"] = done
+
+    try:
+        yield show
+    finally:
+        close()

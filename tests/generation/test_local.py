@@ -1,0 +1,112 @@
+"""The local engine: equal to transformers' generate when greedy, independent of the batch when sampled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from safepref.data.render import render_prompt
+from safepref.generation.base import Sampling
+from safepref.generation.local import LocalEngine
+from safepref.models import LoadedModel
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    """A random two-layer Llama with a byte-level tokenizer and a ChatML template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    from tokenizers import decoders
+
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", bos_token="<|im_start|>", pad_token="<|im_end|>"
+    )
+    tokenizer.chat_template = TEMPLATE
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.3,
+    )
+    model = LlamaForCausalLM(config).eval()
+    return LoadedModel(model, tokenizer, "tiny", "tiny", torch.float32, torch.device("cpu"))
+
+
+def asks(*texts: str) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": text}] for text in texts]
+
+
+PROMPTS = asks("a", "what is this, then?", "a longer question that needs more room", "zz", "a")
+
+
+def test_greedy_equals_transformers_generate(loaded: LoadedModel) -> None:
+    got = LocalEngine(loaded, batch_size=3).generate(PROMPTS, Sampling(12))
+    for messages, answer in zip(PROMPTS, got, strict=True):
+        ids = torch.tensor([render_prompt(loaded.tokenizer, messages)])
+        out = loaded.model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[
+            0, ids.shape[1] :
+        ]
+        text = loaded.tokenizer.decode(out, skip_special_tokens=True).strip()
+        assert answer.text == text
+        assert answer.tokens == len(out)
+        assert answer.truncated == (int(out[-1]) != loaded.tokenizer.eos_token_id)
+
+
+def test_sampling_does_not_depend_on_the_batch(loaded: LoadedModel) -> None:
+    sampling = Sampling(10, temperature=1.0, seed=3)
+    together = LocalEngine(loaded, batch_size=8).generate(PROMPTS, sampling)
+    alone = [LocalEngine(loaded, batch_size=1).generate([p], sampling)[0] for p in PROMPTS]
+    assert together == alone
+    assert together[0] == together[4]
+
+
+def test_seeds_differ_and_top_p_zero_mass_is_greedy(loaded: LoadedModel) -> None:
+    engine = LocalEngine(loaded)
+    first, second = (engine.generate(PROMPTS, Sampling(10, 1.0, seed=s)) for s in (0, 1))
+    assert first != second
+    nearly_greedy = engine.generate(PROMPTS, Sampling(10, temperature=1.0, top_p=1e-9))
+    assert [a.text for a in nearly_greedy] == [a.text for a in engine.generate(PROMPTS, Sampling(10))]
+
+
+def test_progress_counts_every_conversation_once(loaded: LoadedModel) -> None:
+    seen: list[int] = []
+    LocalEngine(loaded, batch_size=2).generate(PROMPTS, Sampling(2), seen.append)
+    assert sum(seen) == len(PROMPTS)
+
+
+def test_sampled_frequencies_follow_the_distribution(loaded: LoadedModel) -> None:
+    """The first token over many seeds against the model's own probabilities (chi-square at 0.1 %)."""
+    from scipy.stats import chisquare
+
+    messages = asks("a")
+    ids = torch.tensor([render_prompt(loaded.tokenizer, messages[0])])
+    with torch.no_grad():
+        chances = loaded.model(ids).logits[0, -1].softmax(-1)
+    top = chances.topk(5)
+    engine = LocalEngine(loaded, batch_size=64)
+    draws = 600
+    from safepref.generation.local import _chooser
+
+    logits = chances.log()[None].repeat(draws, 1)
+    prompts = [tuple(ids[0].tolist())] * draws
+    tokens = [_chooser([p], Sampling(1, 1.0, seed=s))(logits[:1], [0])[0] for s, p in enumerate(prompts)]
+    counts = [tokens.count(int(i)) for i in top.indices]
+    counts.append(draws - sum(counts))
+    expected = [float(p) * draws for p in top.values]
+    expected.append(draws - sum(expected))
+    assert engine.name == "local:tiny"
+    assert chisquare(counts, expected).pvalue > 0.001

@@ -1,0 +1,68 @@
+"""Settings of a training run, and how a recipe becomes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from safepref.errors import InputError
+from safepref.methods import METHODS
+from safepref.recipe import TrainingSection
+from safepref.training import TrainingSettings
+
+
+def test_a_recipe_becomes_settings_with_the_methods_own_on_top() -> None:
+    section = TrainingSection(
+        epochs=3,
+        learning_rate=1e-4,
+        chosen_nll=0.7,
+        harmless_nll=0.2,
+        params={"rdpo": {"beta": 0.3, "epochs": 1, "label_smoothing": 0.2}},
+    )
+    plain = TrainingSettings.from_recipe(section, METHODS["dpo"], seed=5)
+    assert (plain.epochs, plain.beta, plain.seed, dict(plain.params)) == (3, None, 5, {})
+    assert plain.chosen_nll == {"harmful": 0.7, "preference": 0.7, "harmless": 0.2}
+    own = TrainingSettings.from_recipe(section, METHODS["rdpo"])
+    assert (own.epochs, own.beta, own.learning_rate) == (1, 0.3, 1e-4)
+    assert own.params == {"label_smoothing": 0.2}
+
+
+def test_rates_come_from_the_method_unless_set() -> None:
+    nca = METHODS["nca"]
+    assert TrainingSettings().rate(nca) == nca.learning_rate
+    assert TrainingSettings(full=True).rate(nca) == nca.full_learning_rate
+    assert TrainingSettings(full=True, learning_rate=0.5).rate(nca) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"ncaa": {}}, "training.params.ncaa: no such method; did you mean nca"),
+        ({"nca": {"label_smoothing": 0.1}}, "unknown parameter 'label_smoothing'"),
+        ({"nca": {"beta": "much"}}, "training.params.nca.beta is 'much'; give a number"),
+        ({"nca": {"beta": -1}}, "beta is -1"),
+        ({"nca": {"epochs": 0}}, "training.epochs is 0"),
+    ],
+)
+def test_bad_recipes_are_answered_in_one_line(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        TrainingSettings.from_recipe(TrainingSection(params=params), METHODS["nca"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "training.batch_size is 0; give a whole number from 1 up"),
+        ({"learning_rate": 0.0}, "training.learning_rate is 0.0; give a number above 0"),
+        ({"epochs": float("inf")}, "training.epochs is inf"),
+        ({"anchor": -1.0}, "training.anchor is -1.0; give a number from 0 up"),
+        ({"chosen_nll": {"harmful": float("nan")}}, "training.chosen_nll.harmful is nan"),
+        ({"warmup": 1.5}, "training.warmup is 1.5; give a share from 0 to 1"),
+        ({"full": True, "anchor": 1.0, "anchor_kind": "kl"}, "set anchor_kind to nll"),
+    ],
+)
+def test_values_out_of_range(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainingSettings(**values)
