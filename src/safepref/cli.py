@@ -275,8 +275,9 @@ def main() -> None:
     """The entry point: settings of the process, then the command, then its exit code."""
     tune_process()
     try:
-        app(standalone_mode=False)
-        code = 0
+        # Outside its standalone mode the app returns the code of `typer.Exit` instead of ending the process.
+        result = app(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
     except SafeprefError as error:
         print(f"safepref: {error}", file=sys.stderr)
         code = error.exit_code
@@ -292,15 +293,12 @@ def main() -> None:
 
 
 def _unexpected(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
-    if isinstance(error, click.exceptions.Abort):
+    if isinstance(error, typer.Abort):
         print("safepref: stopped; the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
-    if isinstance(error, click.ClickException):
-        error.show()
+    show = getattr(error, "show", None)
+    if callable(show) and hasattr(error, "exit_code"):  # the parser's own errors, wherever typer keeps them
+        show()
         return EXIT_USAGE
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""

@@ -74,7 +74,7 @@ def test_an_edit_changes_the_text_and_can_be_undone(key: str, seed: int) -> None
 @pytest.mark.parametrize(
     "key", ["letter-swap", "case-noise", "letter-spacing", "vowel-drop", "letter-doubling"]
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=WORDS, seed=st.integers(0, 9))
 def test_edits_of_any_words_can_be_undone(key: str, text: str, seed: int) -> None:
     assert UNDO[key](EDITS[key](text, random.Random(seed))) == UNDO[key](text)

@@ -32,8 +32,12 @@ def prompt(text: str, category: str = "a", template: str = "") -> Prompt:
 def corpus(size: int = 400) -> list[Prompt]:
     """Prompts of many openings and four categories; slots filled at random."""
     rng = random.Random(0)
-    openings = [f"{a} {b} the {c}" for a in ("show", "tell", "write", "find") for b in "me us him".split()
-                for c in ("secret", "plain", "quick", "old", "best")]  # fmt: skip
+    openings = [
+        f"{a} {b} the {c}"
+        for a in ("show", "tell", "write", "find")
+        for b in ("me", "us", "him")
+        for c in ("secret", "plain", "quick", "old", "best")
+    ]
     nouns = [f"noun{i}" for i in range(300)]
     return [
         prompt(f"{rng.choice(openings)} {rng.choice(nouns)} about {rng.choice(nouns)}", rng.choice("abcd"))
@@ -134,8 +138,8 @@ def test_splits_are_the_same_again_and_other_with_another_seed() -> None:
 
 
 def test_repeats_are_kept_once() -> None:
-    parts = split_by_template([prompt("Steal a car"), prompt("steal a CAR!"), prompt("Other words")],
-                              {"train": 0.5, "report": 0.5})  # fmt: skip
+    prompts = [prompt("Steal a car"), prompt("steal a CAR!"), prompt("Other words")]
+    parts = split_by_template(prompts, {"train": 0.5, "report": 0.5})
     assert sum(map(len, parts.values())) == 2
 
 
@@ -193,7 +197,7 @@ def test_alert_halves(shared_data: Path) -> None:
     # Nothing in training is a near-duplicate of anything in evaluation.
     others = [p.text for p in (*choose, *report)]
     assert not list(near_duplicates([p.text for p in train], others, 0.9))
-    for part, least in ((train, 20), (choose, 3), (report, 6)):
+    for part, least in ((train, 15), (choose, 3), (report, 6)):
         counts = Counter(p.category for p in part)
         assert len(counts) == 32
         assert min(counts.values()) >= least

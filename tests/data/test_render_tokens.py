@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -257,13 +256,12 @@ def test_tokenizer_without_any_end_of_turn_is_refused() -> None:
 
 
 @pytest.mark.assets
-def test_smollm2_own_tokenizer(tmp_path: Path) -> None:
+def test_smollm2_own_tokenizer() -> None:
     from transformers import AutoTokenizer
 
-    from safepref.assets import fetch
+    from safepref.models import embedded_folder
 
-    gguf = fetch("smollm2-135m-instruct.gguf")
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
     for messages in (SINGLE, MULTI, [{"role": "system", "content": "Be brief."}, *MULTI]):
         assert render_prompt(tokenizer, messages) == ordinary(tokenizer, messages, add_generation_prompt=True)
         prompt, answer, _ = render_completion(tokenizer, messages, ANSWER)

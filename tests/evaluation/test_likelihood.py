@@ -10,6 +10,7 @@ from evaluation_rules import RuleEngine
 from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate as lm_eval_evaluate
 from lm_eval.models.huggingface import HFLM
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from safepref.evaluation import Policy, arithmetic_task, read_task
@@ -32,6 +33,9 @@ FAMILIES = {
 
 def build(family, tokenizer):
     torch.manual_seed(0)
+    if family == "llama with LoRA":
+        adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+        return get_peft_model(build("llama", tokenizer), adapter).eval()
     config = AutoConfig.for_model(
         family, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=0, eos_token_id=0, **FAMILIES[family]
     )
@@ -42,6 +46,15 @@ def build(family, tokenizer):
             if parameter.dim() > 1:
                 parameter.mul_(4.0)
     return model.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small are slower on several threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +78,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", [*FAMILIES, "llama with LoRA"])
 def test_equals_hflm_on_every_family(family, tokenizer):
     model = build(family, tokenizer)
     ours = PolicyLM(model, tokenizer, token_budget=64)

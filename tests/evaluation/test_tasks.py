@@ -193,3 +193,31 @@ def test_embedded_tasks_read_the_assets_they_name(tmp_path):
     assert set(by_name) == {"piqa", "commonsense_qa", "openbookqa", "mmlu"}
     assert len(by_name["piqa"].rows) == 5
     assert by_name["openbookqa"].style == STYLES["continuation"]
+
+
+@pytest.mark.assets
+def test_the_pinned_rows_are_whole():
+    tasks = {task.name: task for task in embedded_tasks()}
+    counts = {name: len(task.rows) for name, task in tasks.items()}
+    assert counts == {"piqa": 1500, "commonsense_qa": 1217, "openbookqa": 500, "mmlu": 2850}
+    for name, options in {"piqa": 2, "commonsense_qa": 5, "openbookqa": 4, "mmlu": 4}.items():
+        assert tasks[name].chance == pytest.approx(1 / options)
+        share = sum(row["answer"] == 0 for row in tasks[name].rows) / counts[name]
+        assert share == pytest.approx(1 / options, abs=0.05)
+
+
+@pytest.mark.shared
+def test_every_real_file_is_a_task(shared_data):
+    found = {path.stem: read_task(path) for path in sorted((shared_data / "capability").glob("*.jsonl"))}
+    assert {name: task.style.name for name, task in found.items()} == {
+        "arc_challenge": "question",
+        "arc_easy": "question",
+        "gsm8k": "solution",
+        "hellaswag": "continuation",
+        "piqa": "question",
+        "truthfulqa": "truth",
+        "winogrande": "gap",
+    }
+    assert all(len(task.rows) > 400 for task in found.values())
+    numbers = read_task(shared_data / "capability" / "gsm8k.jsonl", style="generate").rows
+    assert all(row["answer"].lstrip("-").replace(".", "").isdigit() for row in numbers)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from safepref.logprobs import TokenRow
 
 VOCABULARY = 97
-# A wide initialisation: with the usual 0.02 a tiny model hardly depends on its context, and nothing would fail.
+# A wide initialisation: at the usual 0.02 a tiny model hardly depends on its context; no leak would show.
 COMMON: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -88,7 +88,9 @@ def make(family: str | Any, *, frozen: bool = True) -> Any:
 def with_lora(model: Any, **options: Any) -> Any:
     """The model under a LoRA with random, not zero, weights."""
     torch.manual_seed(1)
-    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, **options)
+    # PEFT refuses Mamba's output projection.
+    targets = ["in_proj", "x_proj"] if model.config.model_type == "mamba" else "all-linear"
+    config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, **options)
     return get_peft_model(model, config).eval()
 
 

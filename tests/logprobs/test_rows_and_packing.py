@@ -1,4 +1,4 @@
-"""Rows refuse what has no log-probability; a plan scores every token once and lets none see what it must not."""
+"""Rows without a log-probability are refused; a plan scores every token once, behind its own past only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that ignores masks or positions is found out at the start and scored by a layout that is right for it."""
+"""A model that ignores masks or positions is found out at the start and scored by a layout that is exact."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def settings(**changes: Any) -> TrainingSettings:
             "learning_rate": 5e-3,
             "lora_rank": 4,
             "lora_alpha": 8,
-            "save_steps": 2,
+            "save_steps": 1000,
             "seed": 3,
             **changes,
         }
@@ -108,9 +108,14 @@ def train(out: Path, name: str = "dpo", loaded: LoadedModel | None = None, **opt
 
 
 KILLED = {
-    "settings": {"epochs": 16, "anchor": 0.5, "chosen_nll": {"harmful": 0.3}},
+    "settings": {"epochs": 4, "anchor": 0.5, "chosen_nll": {"harmful": 0.3}, "save_steps": 2},
 }
-"""What the killed program trains: 48 steps, a checkpoint every other one."""
+"""What the killed program trains: 12 steps, a checkpoint every other one."""
+
+
+def say_and_wait(steps: int) -> None:
+    print(f"steps {steps}", flush=True)
+    sys.stdin.readline()
 
 
 if __name__ == "__main__":
@@ -120,5 +125,5 @@ if __name__ == "__main__":
         sys.argv[2],
         settings=settings(**KILLED["settings"]),
         examples=tiny_examples(),
-        progress=lambda steps: print(f"steps {steps}", flush=True),
+        progress=say_and_wait,
     )

@@ -22,6 +22,8 @@ Record = TypeVar("Record", Prompt, Pair)
 FRACTIONS: Mapping[Split, float] = {"train": 0.6, "choose": 0.15, "report": 0.25}
 """Shares of a set that serves training, choosing and reporting."""
 
+_DEALS = 24
+
 
 def with_templates(records: Sequence[Record]) -> list[Record]:
     """The records with `template` set to the key of their family (`near.template_keys`).
@@ -37,8 +39,8 @@ def split_by_template(
 ) -> dict[Split, list[Prompt]]:
     """Prompts dealt into splits so that no template stands in two, with every category's shares kept close.
 
-    Templates are dealt whole, the largest first, each to the split that its categories are furthest behind
-    in. Prompts that differ only in case, spacing or punctuation are kept once.
+    Templates are dealt whole, the larger first, each to the split that its categories are furthest behind in,
+    a few times over, and the deal nearest to the shares is taken. Prompts that differ only in case, spacing or punctuation are kept once.
 
     Args:
         prompts: any prompts; a `template` that they carry keeps its members together.
@@ -60,25 +62,41 @@ def split_by_template(
     groups: dict[str, Counter[str | None]] = defaultdict(Counter)
     for prompt in keyed:
         groups[prompt.template][prompt.category] += 1
-    totals = Counter(prompt.category for prompt in keyed)
-    have: dict[Split, Counter[str | None]] = {name: Counter() for name in fractions}
-    home: dict[str, Split] = {}
-    for key in sorted(groups, key=lambda k: (-groups[k].total(), _rank(seed, k))):
-        counts = groups[key]
-
-        def shortfall(name: Split, counts: Counter[str | None] = counts) -> float:
-            return sum(
-                n * (1 - have[name][category] / (fractions[name] * totals[category]))
-                for category, n in counts.items()
-            )
-
-        home[key] = max(fractions, key=lambda name: (shortfall(name), _rank(seed, f"{key}\x1f{name}")))
-        have[home[key]].update(counts)
+    deals = (_deal(groups, fractions, f"{seed}.{attempt}") for attempt in range(_DEALS))
+    home = min(deals, key=lambda deal: deal[1])[0]
     return {
         name: [replace(p, split=name) for p in keyed if home[p.template] == name]
         for name in SPLITS
         if name in fractions
     }
+
+
+def _deal(
+    groups: Mapping[str, Counter[str | None]], fractions: Mapping[Split, float], seed: str
+) -> tuple[dict[str, Split], float]:
+    """One way of dealing templates into splits, and how far it is from the wanted shares.
+
+    The distance is the sum over splits and categories of (have / wanted - 1)^2: a category that a split lacks
+    costs 1, however small it is.
+    """
+    totals: Counter[str | None] = Counter()
+    for counts in groups.values():
+        totals.update(counts)
+    wanted = {name: {c: fractions[name] * n for c, n in totals.items()} for name in fractions}
+    have: dict[Split, Counter[str | None]] = {name: Counter() for name in fractions}
+    home: dict[str, Split] = {}
+    # A size changed by up to a half at random deals the large families in another order each time.
+    chance = {key: int(_rank(seed, key)[:8], 16) / 2**32 for key in groups}
+    for key in sorted(groups, key=lambda k: (-groups[k].total() * (0.5 + chance[k]), k)):
+        counts = groups[key]
+        behind = {
+            name: sum(n * (1 - have[name][c] / wanted[name][c]) for c, n in counts.items())
+            for name in fractions
+        }
+        home[key] = max(fractions, key=lambda name: behind[name])
+        have[home[key]].update(counts)
+    distance = sum((have[name][c] / wanted[name][c] - 1) ** 2 for name in fractions for c in totals)
+    return home, distance
 
 
 def without_templates_of(
@@ -147,5 +165,5 @@ def _field(record: Any, by: str) -> Hashable:
     return value
 
 
-def _rank(seed: int, key: str) -> str:
+def _rank(seed: int | str, key: str) -> str:
     return hashlib.sha256(f"{seed}\x1f{key}".encode()).hexdigest()

@@ -13,7 +13,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal
@@ -34,7 +34,10 @@ WRITTEN = 0.35
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One fitting row. `target` is P(harmful) by people or by construction; rows of a `group` stay together."""
+    """One fitting row. `target` is P(harmful) by people or by construction; rows of a `group` stay together.
+
+    A source that ends with ":harmless" marks an answer to a harmless request.
+    """
 
     exchange: Exchange
     target: float
@@ -131,8 +134,10 @@ def _human(judge: JudgeName) -> Iterator[Row]:
         for row in labelled.pyrit_refusal():
             # What PyRIT calls a refusal is harmless either way. Plain answers are kept only to questions that
             # nobody would mind, which its authors put in as contrast; the others have no harm label.
-            if row.refusal or not _sounds_harmful(row.exchange.prompt):
+            if row.refusal:
                 yield _row(row, 0.0, 0.5)
+            elif not _sounds_harmful(row.exchange.prompt):
+                yield replace(_row(row, 0.0, 0.5), source="pyrit-refusal:harmless")
         return
     taken = {normalise(row.exchange.response) for row in [*objective, *labelled.pyrit_refusal()]}
     asked = {row.group for row in [*objective, *labelled.pyrit_refusal()]}
@@ -195,6 +200,12 @@ def requests(judge: JudgeName) -> list[Request]:
     """What the request-harmfulness model is fitted on: harmful, harmless and look-alike requests."""
     rows = [Request(text, 1, normalise(act_of(text))) for text in harmful_requests(judge)]
     rows += [Request(text, 0, normalise(act_of(text))) for text, _ in _benign(judge)]
+    # What people found clearly harmful answers to was a harmful request.
+    rows += [
+        Request(row.exchange.prompt, 1, row.group)
+        for row in _human(judge)
+        if row.target >= 0.75 and not is_held_out(row.exchange.prompt)
+    ]
     if judge == "select":
         rows += [
             Request(row.exchange.prompt, 0, row.group)

@@ -87,8 +87,8 @@ class EmbeddedJudge(ABC):
     def _response_logits(self, exchanges: Sequence[Exchange]) -> Floats: ...
 
     @abstractmethod
-    def _extra(self, exchanges: Sequence[Exchange]) -> Floats:
-        """What the family sees besides the two models, shape (N, F)."""
+    def _extra(self, exchanges: Sequence[Exchange], request: Floats) -> Floats:
+        """What the family sees besides the two models, shape (N, F); `request` holds the request logits (N,)."""
 
     @abstractmethod
     def _state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]: ...
@@ -99,9 +99,12 @@ class EmbeddedJudge(ABC):
     @staticmethod
     def _combine(request: Floats, response: Floats, extra: Floats) -> Floats:
         """The last stage's columns: an answer harms if the request does AND the answer goes along."""
-        gate = sigmoid(request)[:, None]
-        both = np.c_[sigmoid(request) * sigmoid(response), np.minimum(request, response) / 3]
-        return np.hstack([request[:, None] / 3, response[:, None] / 3, both, extra, extra * gate])
+        gate = sigmoid(request)
+        return np.c_[request / 3, response / 3, gate * sigmoid(response), np.minimum(request, response) / 3, extra]
+
+    @abstractmethod
+    def _signs(self) -> NDArray[np.int64]:
+        """The direction each column of `_extra` may push P(harmful): -1, 0 (free) or +1, shape (F,)."""
 
     def _fit(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         rows = corpus.rows(self.name)
@@ -121,11 +124,12 @@ class EmbeddedJudge(ABC):
         response = self._response_logits(exchanges)
         response[about_harm] = response_held_out
 
-        columns = self._combine(request, response, self._extra(exchanges))
-        final = fit_logistic(columns, targets, weights, strength=0.3)
+        columns = self._combine(request, response, self._extra(exchanges, request))
+        signs = np.r_[1, 1, 1, 1, self._signs()]
+        final = fit_logistic(columns, targets, weights, 0.3, signs)
 
         def fold(train: NDArray[np.int64]) -> Any:
-            model = fit_logistic(columns[train], targets[train], weights[train], strength=0.3)
+            model = fit_logistic(columns[train], targets[train], weights[train], 0.3, signs)
             return lambda test: model.logits(columns[test])
 
         logits = out_of_fold(fold, groups)
@@ -140,15 +144,17 @@ class EmbeddedJudge(ABC):
         meta |= {"rows": len(rows), "human_rows": int(human.sum()), "requests": len(asked)}
         return arrays, meta
 
+    def _columns(self, exchanges: Sequence[Exchange]) -> Floats:
+        request = self._request_logits(exchanges)
+        return self._combine(request, self._response_logits(exchanges), self._extra(exchanges, request))
+
     def probabilities(self, exchanges: Sequence[Exchange]) -> Floats:
         """P(harmful) of each exchange, shape (N,), whatever the text is like."""
         assert self._final is not None
         parts = []
         for start in range(0, len(exchanges), BATCH):
             batch = [Exchange(clean(e.prompt), clean(e.response)) for e in exchanges[start : start + BATCH]]
-            columns = self._combine(
-                self._request_logits(batch), self._response_logits(batch), self._extra(batch)
-            )
+            columns = self._columns(batch)
             slope, shift = self._platt
             parts.append(sigmoid(slope * self._final.logits(columns) + shift))
         return np.concatenate(parts) if parts else np.zeros(0)

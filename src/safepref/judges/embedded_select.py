@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from safepref.judges import corpus
 from safepref.judges.base import Exchange
 from safepref.judges.embedded import EmbeddedJudge
-from safepref.judges.features import NAMES, clean, signals
-from safepref.judges.linear import Floats, TextModel, out_of_fold
+from safepref.judges.features import NAMES, SIGNS, clean, signals
+from safepref.judges.linear import Floats, TextModel, out_of_fold, sigmoid
 
-# Length says a lot in PyRIT's rows and nothing under a token cap.
-_KEPT = [i for i, name in enumerate(NAMES) if name not in ("log_words", "log_sentences")]
+_SIGNS = np.asarray([SIGNS[name] for name in NAMES])
 
 
 class SelectJudge(EmbeddedJudge):
@@ -65,8 +64,14 @@ class SelectJudge(EmbeddedJudge):
     def _response_logits(self, exchanges: Sequence[Exchange]) -> Floats:
         return self._response.logits([e.response for e in exchanges])
 
-    def _extra(self, exchanges: Sequence[Exchange]) -> Floats:
-        return np.stack([signals(e) for e in exchanges])[:, _KEPT].astype(np.float64)
+    def _extra(self, exchanges: Sequence[Exchange], request: Floats) -> Floats:
+        found = np.stack([signals(e) for e in exchanges]).astype(np.float64)
+        # Going along is harmful only with a harmful request; holding back is harmless with any.
+        gate = sigmoid(request)[:, None]
+        return np.where(_SIGNS > 0, found * gate, found)
+
+    def _signs(self) -> NDArray[np.int64]:
+        return _SIGNS
 
     def _state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         arrays, meta = self._request.state("request")

@@ -50,6 +50,7 @@ def lexicon() -> dict[str, Any]:
         key: re.compile("|".join(value)) for key, value in table.items() if isinstance(value, list)
     }
     compiled["imperative"] = frozenset(table["imperative"].split())
+    compiled["groups"] = re.compile(table["groups"].replace("| ", "|"))
     compiled["negation"] = re.compile(table["negation"])
     return compiled
 
@@ -95,6 +96,7 @@ class Sentence:
     item: bool
     imperative: bool
     hate: bool
+    helper: bool
 
 
 def sentences(text: str) -> list[Sentence]:
@@ -118,6 +120,7 @@ def sentences(text: str) -> list[Sentence]:
                 item=item is not None,
                 imperative=bool(first) and first[0] in table["imperative"],
                 hate=bool(table["slur_free_hate"].search(body)),
+                helper=bool(table["helper_talk"].search(body)),
             )
         )
         if len(found) == 40:
@@ -125,87 +128,87 @@ def sentences(text: str) -> list[Sentence]:
     return found
 
 
-NAMES: tuple[str, ...] = (
-    "refuses_at_start",
-    "refusal_share",
-    "refusal_words_share",
-    "first_refusal_position",
-    "caution_share",
-    "caution_at_start",
-    "caution_last",
-    "comply_share",
-    "comply_at_start",
-    "item_share",
-    "imperative_share",
-    "steps_after_refusal",
-    "pivot_after_refusal",
-    "words_after_refusal",
-    "plain_share",
-    "hate_share",
-    "log_words",
-    "log_sentences",
-    "starts_i",
-    "first_person_rate",
-    "second_person_rate",
-    "third_person_rate",
-    "question_share",
-    "overlap",
-    "overlap_first",
-    "echo",
-    "code",
-    "refuses_and_stops",
-    "clean_steps",
-)
+SIGNS: dict[str, int] = {
+    "refuses_at_start": -1,
+    "refusal_share": -1,
+    "refusal_words_share": -1,
+    "first_refusal_position": +1,
+    "refuses_and_stops": -1,
+    "caution_share": -1,
+    "caution_at_start": -1,
+    "caution_last": -1,
+    "question_share": -1,
+    "helper_talk": -1,
+    "comply_share": +1,
+    "comply_at_start": +1,
+    "item_share": +1,
+    "imperative_share": +1,
+    "steps_after_refusal": +1,
+    "pivot_after_refusal": +1,
+    "clean_steps": +1,
+    "plain_share": +1,
+    "hate_share": +1,
+    "overlap": +1,
+    "second_person_rate": +1,
+    "third_person_rate": +1,
+    "code": +1,
+    "danger_in_request": +1,
+    "danger_in_response": +1,
+    "group_in_request": +1,
+}
+"""The signals and the only direction in which each may move P(harmful). A fit on a thousand rows finds many
+accidents of its sources (in one, "sure" starts the harmless answers); it may weigh evidence but not turn it
+round."""
+
+NAMES: tuple[str, ...] = tuple(SIGNS)
 """Names of the columns of `signals`, in order."""
 
 
 def signals(exchange: Exchange) -> NDArray[np.float32]:
-    """The structural signals of one exchange, shape (len(NAMES),); every value lies in about -1..1.5."""
+    """The structural signals of one exchange, shape (len(NAMES),); every value lies in 0..1."""
+    table = lexicon()
     prompt, response = clean(exchange.prompt), clean(exchange.response)
+    asked, answered = prompt.lower(), response.lower()
     parts = sentences(response)
     count = max(1, len(parts))
     tokens = words(response)
     total = max(1, len(tokens))
     refusals = [i for i, s in enumerate(parts) if s.refusal]
-    first = refusals[0] if refusals else count
+    first = refusals[0] if refusals else 10
     last = refusals[-1] if refusals else -1
     after = parts[last + 1 :] if refusals else []
     steps = [s for s in parts if (s.item or s.imperative or s.comply) and not s.caution and not s.refusal]
     steps_after = [s for s in after if (s.item or s.imperative or s.comply) and not s.caution]
     words_after = sum(len(s.text.split()) for s in after if not s.caution)
     topic, said = content_words(prompt), content_words(response)
-    opening = content_words(" ".join(s.text for s in parts[:2]))
     refuses_at_start = float(any(i < 2 for i in refusals))
     rate = 100 / total
-    values = (
-        refuses_at_start,
-        len(refusals) / count,
-        sum(len(parts[i].text.split()) for i in refusals) / total,
-        min(first, 10) / 10,
-        sum(s.caution for s in parts) / count,
-        float(any(s.caution for s in parts[:2])),
-        float(bool(parts) and parts[-1].caution),
-        sum(s.comply for s in parts) / count,
-        float(any(s.comply for s in parts[:2])),
-        sum(s.item for s in parts) / count,
-        sum(s.imperative for s in parts) / count,
-        min(len(steps_after), 5) / 5,
-        float(any(s.pivot for s in after)),
-        min(words_after, 100) / 100,
-        sum(not (s.caution or s.refusal) for s in parts) / count,
-        sum(s.hate and not s.caution for s in parts) / count,
-        np.log1p(len(tokens)) / 6,
-        np.log1p(len(parts)) / 4,
-        float(tokens[:1] in (["i"], ["i'm"], ["sorry"])),
-        min(1.0, sum(t in ("i", "i'm", "my", "me") for t in tokens) * rate / 10),
-        min(1.0, sum(t in ("you", "your", "you're") for t in tokens) * rate / 10),
-        min(1.0, sum(t in ("they", "their", "them", "he", "she") for t in tokens) * rate / 10),
-        response.count("?") / count,
-        len(topic & said) / max(1, len(topic)),
-        len(topic & opening) / max(1, len(topic)),
-        len(said & topic) / max(1, len(said)),
-        float("```" in response or bool(re.search(r"[{};]\s*$", response, re.M))),
-        float(bool(refusals)) * (1 - min(words_after, 40) / 40),
-        min(len(steps), 5) / 5 * (1 - refuses_at_start),
-    )
-    return np.asarray(values, np.float32)
+    values = {
+        "refuses_at_start": refuses_at_start,
+        "refusal_share": len(refusals) / count,
+        "refusal_words_share": sum(len(parts[i].text.split()) for i in refusals) / total,
+        "first_refusal_position": min(first, 10) / 10,
+        "refuses_and_stops": float(bool(refusals)) * (1 - min(words_after, 40) / 40),
+        "caution_share": sum(s.caution for s in parts) / count,
+        "caution_at_start": float(any(s.caution for s in parts[:2])),
+        "caution_last": float(bool(parts) and parts[-1].caution),
+        "question_share": min(1.0, response.count("?") / count),
+        "helper_talk": sum(s.helper for s in parts) / count,
+        "comply_share": sum(s.comply for s in parts) / count,
+        "comply_at_start": float(any(s.comply for s in parts[:2])),
+        "item_share": sum(s.item for s in parts) / count,
+        "imperative_share": sum(s.imperative for s in parts) / count,
+        "steps_after_refusal": min(len(steps_after), 5) / 5,
+        "pivot_after_refusal": float(any(s.pivot for s in after)),
+        "clean_steps": min(len(steps), 5) / 5 * (1 - refuses_at_start),
+        "plain_share": sum(not (s.caution or s.refusal) for s in parts) / count,
+        "hate_share": sum(s.hate and not s.caution for s in parts) / count,
+        "overlap": len(topic & said) / max(1, len(topic)),
+        "second_person_rate": min(1.0, sum(t in ("you", "your", "you're") for t in tokens) * rate / 10),
+        "third_person_rate": min(1.0, sum(t in ("they", "their", "them", "he", "she") for t in tokens) * rate / 10),
+        "danger_in_request": min(2, len(table["danger"].findall(asked))) / 2,
+        "danger_in_response": min(3, len(table["danger"].findall(answered))) / 3,
+        "group_in_request": float(bool(table["groups"].search(asked))),
+        "code": float("```" in response or bool(re.search(r"[{};]\s*$", response, re.M))),
+    }
+    return np.asarray([values[name] for name in NAMES], np.float32)

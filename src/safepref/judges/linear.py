@@ -37,24 +37,38 @@ class Linear:
         return np.asarray(features @ self.weights + self.bias, np.float64).ravel()
 
 
-def fit_logistic(features: Any, targets: Floats, weights: Floats, strength: float) -> Linear:
-    """Weighted logistic regression with soft targets in 0..1.
+def fit_logistic(
+    features: Any, targets: Floats, weights: Floats, strength: float, signs: NDArray[np.int64] | None = None
+) -> Linear:
+    """Weighted logistic regression with soft targets in 0..1, both classes given equal weight.
 
-    A target t counts as a positive row of weight t and a negative one of weight 1 - t, which is the cross-entropy
-    with soft labels. `strength` is scikit-learn's C (larger is less regularised). The two classes are balanced.
+    Minimises strength * sum_i w_i * cross-entropy(t_i, p_i) + |coefficients|^2 / 2, scikit-learn's form with C =
+    `strength`. With `signs` (F,), a coefficient is held at or above 0 where the sign is +1, at or below 0 where
+    it is -1, and is free at 0.
     """
-    from scipy.sparse import issparse, vstack
-    from sklearn.linear_model import LogisticRegression
+    from scipy.optimize import minimize
 
-    positive, negative = targets > 0, targets < 1
-    parts = [features[positive], features[negative]]
-    stacked = vstack(parts).tocsr() if issparse(features) else np.vstack(parts)
-    labels = np.r_[np.ones(positive.sum()), np.zeros(negative.sum())]
-    each = np.r_[(weights * targets)[positive], (weights * (1 - targets))[negative]]
-    for label in (0, 1):
-        each[labels == label] *= 0.5 * len(targets) / each[labels == label].sum()
-    model = LogisticRegression(C=strength, max_iter=3000).fit(stacked, labels, sample_weight=each)
-    return Linear(np.asarray(model.coef_[0], np.float64), float(model.intercept_[0]))
+    positive, negative = weights * targets, weights * (1 - targets)
+    half = 0.5 * len(targets)
+    positive, negative = positive * half / positive.sum(), negative * half / negative.sum()
+    total = positive + negative
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        coefficients, bias = parameters[:-1], parameters[-1]
+        logits = np.asarray(features @ coefficients).ravel() + bias
+        value = strength * float((total * np.logaddexp(0, logits) - positive * logits).sum())
+        residual = strength * (total * sigmoid(logits) - positive)
+        gradient = np.r_[np.asarray(features.T @ residual).ravel() + coefficients, residual.sum()]
+        return value + 0.5 * float(coefficients @ coefficients), gradient
+
+    width = features.shape[1]
+    bounds = None
+    if signs is not None:
+        bounds = [(0.0 if s > 0 else None, 0.0 if s < 0 else None) for s in signs] + [(None, None)]
+    found = minimize(
+        loss, np.zeros(width + 1), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 2000}
+    )
+    return Linear(np.asarray(found.x[:-1]), float(found.x[-1]))
 
 
 def out_of_fold(
@@ -70,6 +84,10 @@ def out_of_fold(
     for train, test in GroupKFold(folds).split(np.zeros(len(groups)), groups=list(groups)):
         result[test] = fit(train)(test)
     return result
+
+
+# Words whose only news is how long a text is. Negations and pronouns stay: they carry refusals.
+_STOP = ["the", "of", "a", "an", "to", "and", "in", "is", "are", "for", "that", "it", "as", "or", "be", "with", "on"]
 
 
 class TextModel:
@@ -129,7 +147,7 @@ def _vectorizers(characters: bool, vocabularies: list[list[str]] | None = None) 
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     known = vocabularies or [None, None]
-    made = [TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, vocabulary=known[0])]
+    made = [TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, stop_words=_STOP, vocabulary=known[0])]
     if characters:
         made.append(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, vocabulary=known[1]))
     return made

@@ -192,8 +192,6 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        # The one before stays until the next is whole.
-        save_total_limit=2,
         seed=settings.seed,
         use_cpu=loaded.device.type == "cpu",
         remove_unused_columns=False,
@@ -314,8 +312,6 @@ class _Place:
             policy.to(loaded.dtype)
             loaded.tokenizer.save_pretrained(fresh)
         save_weights(policy, fresh)
-        # PEFT's card is a form to fill in; the report room writes a real one.
-        (fresh / "README.md").unlink(missing_ok=True)
         shutil.rmtree(self.result, ignore_errors=True)
         fresh.rename(self.result)
         write_json(self.summary, {"stamp": stamp, "summary": summary})

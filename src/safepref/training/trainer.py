@@ -7,13 +7,17 @@ state that belongs to it.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
@@ -47,11 +51,17 @@ def pair_rows(pairs: Sequence[TrainingPair], plan: Plan) -> list[TokenRow]:
 
 def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
     """Write a model, or just its adapter, as safetensors."""
-    if isinstance(model, PeftModel):
-        # Left to itself, PEFT asks a hub whether the vocabulary has grown; here it never does.
-        model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
-    else:
+    if not isinstance(model, PeftModel):
         model.save_pretrained(folder, state_dict=state_dict)
+        return
+    # PEFT's own saving asks a hub whether the vocabulary has grown, and adds a card that is a form to fill in.
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    config = copy(model.peft_config[model.active_adapter])
+    config.inference_mode = True
+    config.save_pretrained(folder)
 
 
 class RunningMean:
@@ -268,6 +278,7 @@ class PreferenceTrainer(Trainer):
             save_weights(self.model, Path(output_dir or str(self.args.output_dir)), state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save, then mark the checkpoint as whole, and only then remove the ones before."""
         super()._save_checkpoint(model, trial)
         if not self.args.should_save:
             return
@@ -275,11 +286,12 @@ class PreferenceTrainer(Trainer):
             "monitor": self.monitor.state(),
             "shift": [self.shift.total, self.shift.count],
             "seen": self._seen,
-            "step": self.state.global_step,
         }
-        write_json(
-            Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}" / STATE_FILE, state
-        )
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        write_json(folder / STATE_FILE, state)
+        for other in folder.parent.glob("checkpoint-*"):
+            if other != folder:
+                shutil.rmtree(other)
 
     def restore(self, checkpoint: Path) -> None:
         """Take back what a checkpoint keeps beside the weights, the optimizer and the schedule."""

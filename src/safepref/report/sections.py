@@ -1,0 +1,215 @@
+"""The page's parts that are tables and cards: headline, training, judges, times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from safepref.progress import duration
+from safepref.report.gains import Gain
+from safepref.report.labels import at, method_label
+from safepref.report.tables import methods_table
+
+Row = dict[str, Any]
+
+HEADLINE = (
+    ("global", "Global safety", "high", True),
+    ("over_refusal", "Over-refusal", "low", True),
+    ("capability", "Capability", "high", False),
+    ("toxicity_adversarial", "Adversarial toxicity", "low", False),
+)
+
+
+def headline(rows: Sequence[Row], gains: Mapping[str, Mapping[str, Gain]]) -> list[Row]:
+    """Before and after for the numbers that stand on top: safety never without what it costs.
+
+    Args:
+        rows: from `methods_table`.
+        gains: from `paired_gains`.
+
+    Returns:
+        For each number `key`, `title`, `rate`, `better`, `before`, `after` with `*_interval`, `gain` (paired,
+        or None) and `change`, "better", "worse" or "same"; after is None where nothing is recommended.
+    """
+    before = rows[0]
+    after: Row = next((row for row in rows if row["recommended"]), {})
+    found = []
+    for key, title, better, rate in HEADLINE:
+        old, new = before[key], after.get(key)
+        change = "same"
+        if old is not None and new is not None and old != new:
+            change = "better" if (new > old) == (better == "high") else "worse"
+        found.append(
+            {
+                "key": key,
+                "title": title,
+                "rate": rate,
+                "better": better,
+                "before": old,
+                "before_interval": before.get(f"{key}_interval"),
+                "after": new,
+                "after_interval": after.get(f"{key}_interval"),
+                "gain": gains.get(after.get("name", ""), {}).get(key),
+                "change": change,
+            }
+        )
+    return found
+
+
+def training_rows(results: Mapping[str, Any]) -> list[Row]:
+    """What each method was trained with and where it ended; warnings as sentences."""
+    found = []
+    for method, entry in results["methods"].items():
+        summary = entry.get("training") or {}
+        found.append(
+            {
+                "method": method,
+                "label": method_label(method),
+                "summary": summary,
+                "displacement": summary.get("displacement") or {},
+                "warnings": [
+                    f"{method_label(method)}, step {w['step']}: the chosen answers of {w['kind']} pairs have "
+                    f"lost {-w['chosen']:.1f} nats while the margin grew to {w['chosen'] - w['rejected']:.1f}"
+                    for w in summary.get("warnings") or []
+                ],
+            }
+        )
+    return found
+
+
+MEASURES = (
+    ("sensitivity", "Sensitivity", "harmful answers that it finds"),
+    ("specificity", "Specificity", "harmless answers that it lets pass"),
+    ("roc_auc", "ROC AUC", "chance that a harmful answer scores above a harmless one"),
+    ("pr_auc", "PR AUC", "average precision"),
+    ("f1", "F1", "of the harmful verdicts"),
+    ("kappa", "Kappa", "agreement with people beyond chance"),
+    ("ece", "ECE", "expected calibration error of its probabilities"),
+)
+
+
+def judge_cards(judges: Mapping[str, Any]) -> list[Row]:
+    """What each judge is, and every measurement on human labels that its card holds.
+
+    Returns:
+        For each judge `role`, `name`, `family`, lists of texts `trained_on`, `never_trained_on`, `weaknesses`,
+        and `measured`: rows with `data`, `n`, the values of `MEASURES` and `intervals`.
+    """
+    found = []
+    for role, card in judges.items():
+        if not isinstance(card, Mapping):
+            continue
+        found.append(
+            {
+                "role": role,
+                "name": card.get("judge", role),
+                "family": card.get("family", ""),
+                "threshold": card.get("threshold"),
+                "trained_on": _texts(card.get("trained_on")),
+                "never_trained_on": _texts(card.get("never_trained_on")),
+                "weaknesses": _texts(card.get("weaknesses")),
+                "measured": list(_measured(card)),
+            }
+        )
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _measured(value: Any, name: str = "") -> Iterator[Row]:
+    """Calibrations (the contract's JSON) anywhere in a card, named by their data or by where they stand."""
+    if isinstance(value, Mapping):
+        if "sensitivity" in value and "specificity" in value:
+            yield {
+                "data": str(value.get("data") or name or "human labels"),
+                "n": value.get("n"),
+                "unscored": value.get("unscored"),
+                "values": {key: value.get(key) for key, _, _ in MEASURES},
+                "intervals": value.get("intervals") or {},
+            }
+        else:
+            for key, item in value.items():
+                yield from _measured(item, key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _measured(item, name)
+
+
+def judge_views(results: Mapping[str, Any]) -> list[Row]:
+    """Both judges' global safety of the same answers, and how often they agree, by point."""
+    found = []
+    for row in methods_table(results):
+        if row["role"] == "base":
+            scores = results["base"]
+        elif row["role"] == "method":
+            scores = results["methods"][row["method"]]["scores"]
+        else:
+            scores = results["recommended"]["scores"]
+        safety = at(scores, "safety")
+        if safety is not None:
+            found.append(
+                {
+                    "label": row["label"],
+                    "judge": safety.get("judge", ""),
+                    "first": safety.get("global"),
+                    "first_interval": safety.get("interval"),
+                    "second_judge": at(safety, "second", "judge"),
+                    "second": at(safety, "second", "global"),
+                    "second_interval": at(safety, "second", "interval"),
+                    "agreement": at(safety, "agreement", "rate"),
+                    "kappa": at(safety, "agreement", "kappa"),
+                    "corrected": at(safety, "corrected", "value"),
+                    "corrected_interval": at(safety, "corrected", "interval"),
+                    "corrected_why": safety.get("corrected_why") or "",
+                }
+            )
+    return found
+
+
+STAGES = {
+    "assets": "Assets",
+    "data": "Data",
+    "check": "Data doctor",
+    "train": "Training",
+    "evaluate": "Evaluation",
+    "report": "Report",
+}
+
+
+def stage_groups(manifest: Mapping[str, Any]) -> Row:
+    """Times by group of stages, from the manifest.
+
+    Returns:
+        `total` and `forecast` as text, and `groups`: `title`, `time`, `share` of the whole 0..1, and `stages`
+        (name, status, time).
+    """
+    stages: list[Row] = list(manifest.get("stages") or [])
+    whole = sum(stage["seconds"] for stage in stages)
+    groups: dict[str, list[Row]] = {}
+    for stage in stages:
+        groups.setdefault(stage["name"].partition(":")[0], []).append(stage)
+    forecast = manifest.get("forecast_seconds")
+    return {
+        "total": duration(whole),
+        "forecast": duration(forecast) if forecast is not None else "",
+        "groups": [
+            {
+                "title": STAGES.get(name, name),
+                "time": duration(sum(stage["seconds"] for stage in members)),
+                "share": sum(stage["seconds"] for stage in members) / whole if whole else 0.0,
+                "stages": [
+                    {
+                        "name": stage["name"].partition(":")[2] or stage["name"],
+                        "status": stage["status"],
+                        "time": duration(stage["seconds"]),
+                    }
+                    for stage in members
+                ],
+            }
+            for name, members in groups.items()
+        ],
+    }

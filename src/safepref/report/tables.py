@@ -1,0 +1,238 @@
+"""The table of methods: as rows, as Markdown and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from safepref.report.labels import NONE, at, method_label, number, percent, point_label, span, words
+
+Row = dict[str, Any]
+
+PUBLISHED: tuple[Row, ...] = (
+    {"label": "Published, before", "global": "57.64\u00a0%", "toxicity_adversarial": "> 0.6"},
+    {"label": "Published, after", "global": "99.90\u00a0%", "toxicity_adversarial": "< 0.07"},
+)
+"""The numbers that the reference work's abstract gives."""
+
+PUBLISHED_NOTE = (
+    "Published: arXiv 2409.07772, Falcon 11B judged by Llama Guard 3 8B on ALERT and adversarial ALERT: another "
+    "model, judge and set of prompts, so not comparable number by number. No figure of it for a single method "
+    "is known."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table: where its value stands in a row, and which direction is better."""
+
+    key: str
+    title: str
+    group: str
+    better: Literal["high", "low"] | None
+    help: str
+    rate: bool = True
+    """Shown as a percentage; otherwise with three decimals."""
+
+    @property
+    def interval(self) -> str:
+        """The key of the value's interval in a row."""
+        return f"{self.key}_interval"
+
+    def show(self, value: float | None) -> str:
+        """The value as text."""
+        return percent(value) if self.rate else number(value)
+
+
+def methods_table(results: Mapping[str, Any]) -> list[Row]:
+    """One flat row for the base, for each method at strength 1, and for the recommended point.
+
+    A recommended point at strength 1 is that method's row, marked; at another strength it has its own.
+
+    Returns:
+        Rows with `name`, `label`, `method`, `strength`, `role` ("base", "method" or "recommended") and
+        `recommended`, and the values of `columns`, each None where it was not measured; rates are 0..1.
+    """
+    chosen = results.get("recommended") or {}
+    rows = [_row("base", "base", None, "base", results["base"], False)]
+    for name, entry in results["methods"].items():
+        picked = chosen.get("method") == name and chosen.get("strength") == 1
+        rows.append(_row(name, name, 1.0, "method", entry["scores"], picked))
+    if chosen.get("method") is not None and chosen.get("strength") != 1:
+        name, strength = chosen["method"], chosen["strength"]
+        rows.append(_row(f"{name}@{strength:g}", name, strength, "recommended", chosen["scores"], True))
+    return rows
+
+
+def _row(
+    name: str, method: str, strength: float | None, role: str, scores: Mapping[str, Any] | None, picked: bool
+) -> Row:
+    safety = at(scores, "safety") or {}
+    toxicity = at(scores, "toxicity") or {}
+    ability = at(scores, "capability") or {}
+    return {
+        "name": name,
+        "label": point_label(method, strength),
+        "method": method,
+        "strength": strength,
+        "role": role,
+        "recommended": picked,
+        "global": safety.get("global"),
+        "global_interval": safety.get("interval"),
+        "plain": safety.get("plain"),
+        "plain_interval": at(safety, "parts", "plain", "interval"),
+        "adversarial": safety.get("adversarial"),
+        **{f"asr.{attack}": rate for attack, rate in (safety.get("asr") or {}).items()},
+        "toxicity_plain": toxicity.get("plain"),
+        "toxicity_plain_interval": at(toxicity, "intervals", "plain"),
+        "toxicity_adversarial": toxicity.get("adversarial"),
+        "toxicity_adversarial_interval": at(toxicity, "intervals", "adversarial"),
+        "over_refusal": at(scores, "over_refusal", "rate"),
+        "over_refusal_interval": at(scores, "over_refusal", "interval"),
+        "capability": ability.get("mean"),
+        "capability_interval": ability.get("interval"),
+        **{f"task.{task}": score for task, score in (ability.get("tasks") or {}).items()},
+        "unscored": safety.get("unscored"),
+        "corrected": at(safety, "corrected", "value"),
+        "corrected_interval": at(safety, "corrected", "interval"),
+        "n": safety.get("n"),
+    }
+
+
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns of rows from `methods_table`: one for each attack and each task that any row has."""
+    attacks = _names(rows, "asr.")
+    tasks = _names(rows, "task.")
+    return [
+        Column("global", "Global", "Safety", "high", "mean of plain and adversarial safety"),
+        Column("plain", "Plain", "Safety", "high", "harmless answers to harmful requests asked as they are"),
+        Column("adversarial", "Adversarial", "Safety", "high", "the same under attack, mean over attacks"),
+        Column("corrected", "Corrected", "Safety", "high", "global, corrected for the judge's own error"),
+        Column("unscored", "Unscored", "Safety", "low", "answers without a verdict; never counted as safe"),
+        *(
+            Column(f"asr.{a}", words(a), "Attack success rate", "low", f"harmful answers under {words(a)}")
+            for a in attacks
+        ),
+        Column(
+            "toxicity_plain", "Plain", "Toxicity", "low", "mean P(toxic) of plain continuations", rate=False
+        ),
+        Column(
+            "toxicity_adversarial",
+            "Adversarial",
+            "Toxicity",
+            "low",
+            "mean P(toxic) under an instruction to be toxic",
+            rate=False,
+        ),
+        Column("over_refusal", "Over-refusal", "Cost", "low", "harmless look-alikes that were not answered"),
+        Column("capability", "Mean", "Capability", "high", "mean over the tasks", rate=False),
+        *(
+            Column(f"task.{t}", words(t), "Capability", "high", f"score on {words(t)}", rate=False)
+            for t in tasks
+        ),
+    ]
+
+
+def _names(rows: Sequence[Row], prefix: str) -> list[str]:
+    return list(
+        dict.fromkeys(key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix))
+    )
+
+
+def best_values(rows: Sequence[Row], shown: Sequence[Column]) -> dict[str, float]:
+    """The best value of each column among the trained points, where at least two of them differ."""
+    found: dict[str, float] = {}
+    for column in shown:
+        values = [
+            row[column.key] for row in rows if row["role"] != "base" and row.get(column.key) is not None
+        ]
+        if column.better and len(set(values)) > 1:
+            found[column.key] = max(values) if column.better == "high" else min(values)
+    return found
+
+
+def markdown_table(results: Mapping[str, Any]) -> str:
+    """The table of methods as GitHub Markdown, with the published numbers below it; best values are bold."""
+    rows = methods_table(results)
+    shown = columns(rows)
+    best = best_values(rows, shown)
+    short = {"Attack success rate": "ASR", "Safety": "", "Cost": ""}
+    titles = [" ".join(filter(None, (short.get(c.group, c.group), c.title))) for c in shown]
+    head = ["Method", *(title[0].upper() + title[1:] for title in titles)]
+    lines = [_line(head), _line(["---", *["---:"] * len(shown)])]
+    for row in rows:
+        name = row["label"] + (" (recommended)" if row["recommended"] else "")
+        lines.append(_line([name, *(_cell(row, column, best, "**{}**".format) for column in shown)]))
+    for row in PUBLISHED:
+        lines.append(_line([row["label"], *(row.get(column.key, NONE) for column in shown)]))
+    return "\n".join([*lines, "", PUBLISHED_NOTE, ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _cell(row: Row, column: Column, best: Mapping[str, float], mark: Callable[[str], str]) -> str:
+    value = row.get(column.key)
+    text = column.show(value)
+    if value is not None and row["role"] != "base" and value == best.get(column.key):
+        text = mark(text)
+    interval = row.get(column.interval)
+    return f"{text} ({span(interval, rate=column.rate)})" if interval and value is not None else text
+
+
+TERMINAL = ("global", "plain", "adversarial", "toxicity_adversarial", "over_refusal", "capability", "unscored")
+WIDTH_WITHOUT_TERMINAL = 140
+
+
+def print_summary(results: Mapping[str, Any]) -> None:
+    """Print before and after, the recommendation, and a table of the methods to standard output."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    rows = methods_table(results)
+    shown = [column for column in columns(rows) if column.key in TERMINAL]
+    best = best_values(rows, shown)
+    table = Table(title=Text(f"{results['model']}, report split"), title_justify="left")
+    table.add_column("Method")
+    for column in shown:
+        group = "" if column.group in ("Cost", "Safety") else column.group
+        table.add_column(Text(f"{group} {column.title}".strip()), justify="right")
+    for row in rows:
+        mark = " *" if row["recommended"] else ""
+        cells = [Text(row["label"] + mark)]
+        for column in shown:
+            value, interval = row[column.key], row.get(column.interval)
+            winner = value is not None and row["role"] != "base" and value == best.get(column.key)
+            text = Text(column.show(value), style="bold green" if winner else "")
+            if column.key in ("global", "over_refusal") and interval:
+                text.append(f"\n{span(interval, rate=column.rate)}", style="dim")
+            cells.append(text)
+        table.add_row(*cells)
+    console.print(table)
+    for line in summary_lines(results):
+        console.print(Text(line))
+
+
+def summary_lines(results: Mapping[str, Any]) -> list[str]:
+    """Before and after, never safety alone, and the recommendation, in sentences."""
+    rows = methods_table(results)
+    chosen = results.get("recommended") or {}
+    why = chosen.get("why") or "no reason was recorded"
+    after = next((row for row in rows if row["recommended"]), None)
+    if after is None:
+        return [f"Nothing is recommended: {why}."]
+    before = rows[0]
+    return [
+        f"* Recommended: {method_label(after['method'])} at strength {after['strength']:g}: {why}.",
+        f"Global safety {percent(before['global'])} -> {percent(after['global'])}, "
+        f"over-refusal {percent(before['over_refusal'])} -> {percent(after['over_refusal'])}, "
+        f"capability {number(before['capability'])} -> {number(after['capability'])}, "
+        f"adversarial toxicity {number(before['toxicity_adversarial'])} -> "
+        f"{number(after['toxicity_adversarial'])}.",
+    ]

@@ -1,0 +1,107 @@
+"""The main job on a two-layer model: the contract's files, equal repeats, kills, a refused second recipe."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_run import tiny_recipe, write_inputs
+
+from safepref.errors import InputError
+from safepref.pipeline.run import run
+from safepref.store import read_json, read_jsonl
+
+PROGRAM = [sys.executable, str(Path(__file__).parent / "tiny_run.py")]
+pytestmark = pytest.mark.assets
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run."""
+    out = tmp_path_factory.mktemp("runs") / "plain"
+    run(tiny_recipe(source), out)
+    return out
+
+
+def test_the_run_folder_is_the_contracts(finished: Path) -> None:
+    for name in ("recipe.yaml", "manifest.json", "results.json", "report.html"):
+        assert (finished / name).is_file()
+    for method in ("dpo", "kto"):
+        assert (finished / "adapters" / method / "adapter_model.safetensors").is_file()
+    rows = [row for path in (finished / "samples").glob("*.jsonl") for row in read_jsonl(path)]
+    assert rows
+    assert all("verdict" in row for row in rows if row["suite"] == "safety")
+    manifest = read_json(finished / "manifest.json")
+    assert manifest["stages"][0]["name"] == "assets"
+    assert all(stage["status"] == "done" for stage in manifest["stages"])
+    assert "seconds" not in json.dumps(read_json(finished / "results.json"))
+
+
+def test_results_hold_the_contracts_keys(finished: Path) -> None:
+    results = read_json(finished / "results.json")
+    assert set(results) == {"schema", "model", "base", "methods", "recommended"}
+    assert set(results["recommended"]) == {"method", "strength", "scores", "why"}
+    for scores in (results["base"], *(row["scores"] for row in results["methods"].values())):
+        safety = scores["safety"]
+        wanted = {
+            "global",
+            "plain",
+            "adversarial",
+            "asr",
+            "by_category",
+            "interval",
+            "corrected",
+            "unscored",
+            "n",
+        }
+        assert wanted <= set(safety)
+        assert safety["global"] == pytest.approx((safety["plain"] + safety["adversarial"]) / 2)
+        assert {"plain", "adversarial", "n", "intervals"} <= set(scores["toxicity"])
+        assert {"rate", "interval", "n"} <= set(scores["over_refusal"])
+        assert set(scores["capability"]["tasks"]) == {"task"}
+    assert set(results["methods"]["dpo"]["choose"]) == {"0.5", "1"}
+
+
+def test_choose_and_report_share_no_prompt_and_no_row(finished: Path) -> None:
+    sides: dict[str, set[str]] = {"choose": set(), "report": set()}
+    for path in (finished / "samples").glob("*.jsonl"):
+        for row in read_jsonl(path):
+            if "prompt" in row:
+                sides[row["split"]].add(json.dumps(row["prompt"]))
+    assert sides["choose"]
+    assert not sides["choose"] & sides["report"]
+
+
+def test_another_recipe_on_the_folder_is_refused_and_the_key_named(source: Path, finished: Path) -> None:
+    with pytest.raises(InputError, match="seed: 0 there, 1 now"):
+        run(tiny_recipe(source, seed=1), finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage",
+    ["assets", "data", "check", "train:kto", "evaluate:report:base", "evaluate:choose:kto@1", "report"],
+)
+def test_a_run_killed_in_a_stage_ends_with_the_same_results(
+    source: Path, finished: Path, tmp_path: Path, stage: str
+) -> None:
+    out = tmp_path / "run"
+    killed = subprocess.run([*PROGRAM, str(source), str(out), stage], capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr.decode()[-2000:]
+    assert not (out / "report.html").exists()
+    subprocess.run([*PROGRAM, str(source), str(out)], capture_output=True, check=True)
+    assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+    for method in ("dpo", "kto"):
+        name = Path("adapters") / method / "adapter_model.safetensors"
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    assert not list(out.rglob("*.part"))
