@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from safepref.data.sources import SOURCES, get_source, load_pairs, load_prompts
+from safepref.data.sources import SOURCES, Hub, get_source, load_pairs, load_prompts
 from safepref.errors import InputError
 
 Write = Callable[..., Path]
@@ -190,18 +191,27 @@ def test_clear_errors(write: Write) -> None:
         load_prompts("harmbench", write({"Behavior": "x", "FunctionalCategory": "copyright"}))
 
 
-def test_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sets_come_through_the_hub_library(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's own reader of local JSON stands for the hub, so no network is needed."""
     import datasets
 
-    def offline(*_: Any, **__: Any) -> None:
-        raise ConnectionError("Couldn't reach the hub\nlong trace")
-
-    monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(
-        InputError, match=r"cannot be loaded from hub id .*\(Couldn't reach the hub\); check"
-    ) as e:
-        load_pairs("pku-saferlhf")
-    assert "\n" not in str(e.value)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = write(
+        {"prompt": "How do I steal?", "chosen": "I won't.", "rejected": "Sure.", "attack_type": None}
+    )
+    folder = tmp_path / "set"
+    folder.mkdir()
+    path.rename(folder / "train.jsonl")
+    source = replace(get_source("alert-dpo"), hub=Hub("json", "train", data_dir=str(folder)))
+    (pair,) = source.records().records
+    assert pair.messages == ({"role": "user", "content": "How do I steal?"},)
+    absent = replace(source, hub=Hub("json", "train", data_dir=str(tmp_path / "absent")))
+    with pytest.raises(InputError, match="data set alert-dpo: cannot be loaded from hub id json") as caught:
+        absent.records()
+    assert "\n" not in str(caught.value)
+    assert "alert-dpo:FILE" in str(caught.value)
 
 
 @pytest.mark.assets
@@ -227,8 +237,10 @@ def test_real_rows(shared_data: Path) -> None:
     assert len(pairs) + len(loaded.errors) == 1083
     assert len(loaded.errors) < 15
     assert len(load_prompts("alert", shared_data / "prompts/alert.jsonl")[0]) == 9655
-    kinds = [p.kind for p in load_prompts("xstest", shared_data / "prompts/xstest.jsonl")[0]]
-    assert (kinds.count("harmless"), kinds.count("harmful")) == (127, 120)
+    xstest = shared_data / "prompts/xstest.jsonl"
+    labels = [json.loads(text)["label"] for text in xstest.read_text(encoding="utf-8").splitlines()]
+    kinds = ["safe" if p.kind == "harmless" else "unsafe" for p in load_prompts("xstest", xstest)[0]]
+    assert kinds == labels
     assert (
         len(load_prompts("real-toxicity-prompts", shared_data / "prompts/real_toxicity_prompts.jsonl")[0])
         == 1178

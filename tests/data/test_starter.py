@@ -92,6 +92,7 @@ def test_texts_are_clean_requests() -> None:
     assert np.percentile(lengths, 90) >= 18
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_no_two_requests_mean_nearly_the_same() -> None:
     from safepref.data.embed import embed

@@ -1,7 +1,6 @@
 """The likelihoods against lm-eval's own HFLM, on random models of several families."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -203,15 +202,15 @@ def test_a_solution_scores_its_geometric_mean_token_probability(tmp_path, tokeni
     scores = run_capability(
         Policy("p", RuleEngine(str.upper), llama, tokenizer), (read_task(file),), tmp_path / "s", draws=100
     )
-    nats = []
+    shares = []
     for question, solution in (("How many?", " red dog\n#### 2"), ("Why?", " a city")):
         context = tokenizer.encode(f"Question: {question}\nAnswer:")
         ids = tokenizer.encode(f"Question: {question}\nAnswer:{solution}")
         with torch.no_grad():
             logp = llama(torch.tensor([ids])).logits[0].log_softmax(-1)
         picked = [float(logp[at - 1, ids[at]]) for at in range(len(context), len(ids))]
-        nats.append(-sum(picked) / len(picked))
-    assert scores["tasks"]["gsm8k"] == pytest.approx(math.exp(-np.mean(nats)), rel=1e-5)
+        shares.append(sum(picked) / len(picked))
+    assert scores["tasks"]["gsm8k"] == pytest.approx(np.mean(np.exp(shares)), rel=1e-5)
     low, high = scores["intervals"]["gsm8k"]
     assert low <= scores["tasks"]["gsm8k"] <= high
 

@@ -67,6 +67,8 @@ def test_scores_have_the_contracts_keys_and_the_numbers_by_hand(tmp_path):
     assert safety["n"] == 8 and safety["refused"] == 1 / 8 and safety["degenerate"] == 1 / 8
     low, high = safety["interval"]
     assert 0 <= low < 0.375 < high <= 1
+    assert safety["intervals"]["plain"] == safety["parts"]["plain"]["interval"]
+    assert safety["intervals"]["adversarial"][0] <= 0.25 <= safety["intervals"]["adversarial"][1]
     assert safety["corrected"] is None and safety["corrected_why"]
     # The second judge calls the hint harmful, too.
     assert safety["second"]["judge"] == "wide" and safety["second"]["plain"] == 0.25

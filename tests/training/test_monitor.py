@@ -12,16 +12,14 @@ from safepref.training.monitor import Monitor
 
 def run(monitor: Monitor, chosen: list[float], rejected: list[float], kind: str = "harmful") -> None:
     for step, (a, b) in enumerate(zip(chosen, rejected, strict=True), 1):
-        monitor.add_pairs([kind], [a], [b])
+        monitor.add([(kind, a, b)], {})
         monitor.finish_step(step)
 
 
 def test_a_step_is_the_mean_over_its_micro_batches() -> None:
     monitor = Monitor("dpo")
-    monitor.add_pairs(["harmful", "harmless"], [1.0, -2.0], [-1.0, -4.0])
-    monitor.add_parts(preference_loss=1.0)
-    monitor.add_pairs(["harmful"], [3.0], [-5.0])
-    monitor.add_parts(preference_loss=0.5)
+    monitor.add([("harmful", 1.0, -1.0), ("harmless", -2.0, -4.0)], {"preference_loss": 1.0})
+    monitor.add([("harmful", 3.0, -5.0)], {"preference_loss": 0.5})
     assert monitor.finish_step(1) == {
         "preference_loss": 0.75,
         "kinds": {
@@ -78,6 +76,6 @@ def test_a_restored_monitor_goes_on_as_if_never_stopped() -> None:
     second = Monitor("dpo")
     second.restore(json.loads(json.dumps(first.state())))
     for step in range(7, 30):
-        second.add_pairs(["harmful"], [falling[0][step]], [falling[1][step]])
+        second.add([("harmful", falling[0][step], falling[1][step])], {})
         second.finish_step(step + 1)
     assert second.state() == whole.state() and whole.warnings

@@ -19,11 +19,6 @@ from safepref.training import TrainResult
 STEPS = 12
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def go_on(out: Path, name: str, steps: list[int] | None = None) -> TrainResult:
     return tiny.train(
         out,

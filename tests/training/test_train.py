@@ -15,7 +15,13 @@ import tiny
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from safepref.errors import InputError
 from safepref.logprobs import TokenRow
@@ -26,11 +32,6 @@ from safepref.training import TrainResult
 
 LN2 = math.log(2)
 GOLDEN = Path(__file__).with_name("golden_losses.json")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def log(result: TrainResult) -> list[dict[str, Any]]:
@@ -298,6 +299,18 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path) -> None:
     ):
         tiny.train(tmp_path, "sppo", loaded, settings=tiny.settings(learning_rate=1e30, epochs=4))
     assert not isinstance(loaded.model, PeftModel)
+
+
+def test_a_callback_can_stop_early(tmp_path: Path) -> None:
+    class Stop(TrainerCallback):
+        def on_step_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        ) -> None:
+            control.should_training_stop = state.global_step == 2
+
+    result = tiny.train(tmp_path, "dpo", callbacks=[Stop()])
+    assert (result.summary["steps"], result.summary["planned_steps"], len(log(result))) == (2, 6, 2)
+    assert weights(result)
 
 
 def test_unknown_target_modules_are_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ python tiny.py OUT METHOD trains METHOD slowly enough to be killed; it says each
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,10 @@ KILLED = {
 """What the killed program trains: 12 steps, a checkpoint every other one."""
 
 
+SPLIT = {"batch_size": 2, "anchor": 0.5, "chosen_nll": {"harmful": 0.3}, "warmup": 0.4}
+"""What is trained by several processes under torchrun."""
+
+
 def say_and_wait(steps: int) -> None:
     print(f"steps {steps}", flush=True)
     sys.stdin.readline()
@@ -120,6 +125,9 @@ def say_and_wait(steps: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if "WORLD_SIZE" in os.environ:
+        train(Path(sys.argv[1]), sys.argv[2], settings=settings(**SPLIT), examples=tiny_examples())
+        sys.exit()
     train(
         Path(sys.argv[1]),
         sys.argv[2],

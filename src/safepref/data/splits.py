@@ -40,7 +40,9 @@ def split_by_template(
     """Prompts dealt into splits so that no template stands in two, with every category's shares kept close.
 
     Templates are dealt whole, the larger first, each to the split that its categories are furthest behind in,
-    a few times over, and the deal nearest to the shares is taken. Prompts that differ only in case, spacing or punctuation are kept once.
+    several times over, and the deal nearest to the shares is taken. Prompts that differ only in case, spacing
+    or punctuation are kept once. A category of fewer families than splits (ALERT's weapon_biological has two
+    and one odd prompt) cannot stand in all of them.
 
     Args:
         prompts: any prompts; a `template` that they carry keeps its members together.

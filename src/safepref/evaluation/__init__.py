@@ -4,6 +4,7 @@
 """
 
 from safepref.evaluation.arithmetic import arithmetic_task
+from safepref.evaluation.paired import Gain, paired_gain
 from safepref.evaluation.samples import Policy, read_samples
 from safepref.evaluation.scores import Scores, evaluate
 from safepref.evaluation.suites import EvaluationSuite, Judges
@@ -12,12 +13,14 @@ from safepref.evaluation.tasks import CapabilityTask, embedded_tasks, read_task
 __all__ = [
     "CapabilityTask",
     "EvaluationSuite",
+    "Gain",
     "Judges",
     "Policy",
     "Scores",
     "arithmetic_task",
     "embedded_tasks",
     "evaluate",
+    "paired_gain",
     "read_samples",
     "read_task",
 ]

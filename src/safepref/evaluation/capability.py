@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,15 @@ def _summary(
     draws: int,
 ) -> dict[str, Any]:
     by_name = {task.name: task for task in tasks if task.name in scored}
+    values = {name: float(np.mean(scored[name])) for name in by_name}
     resampled = {
-        name: _score(task, resampled_means(scored[name], draws=draws, seed=seed + at)[:, 0, 0])
-        for at, (name, task) in enumerate(by_name.items())
+        name: resampled_means(scored[name], draws=draws, seed=seed + at)[:, 0, 0]
+        for at, name in enumerate(by_name)
     }
-    values = {name: float(_score(task, np.mean(scored[name]))) for name, task in by_name.items()}
     intervals: dict[str, Interval] = {
-        name: wilson(sum(scored[name]), len(scored[name]))
-        if task.style.metric != "token_likelihood"
-        else percentile_interval(resampled[name])
+        name: percentile_interval(resampled[name])
+        if task.style.metric == "token_likelihood"
+        else wilson(sum(scored[name]), len(scored[name]))
         for name, task in by_name.items()
     }
     mean = float(np.mean(list(values.values()))) if values else None
@@ -95,11 +96,6 @@ def _summary(
         "chance": {name: task.chance for name, task in by_name.items()},
         "skipped": skipped,
     }
-
-
-def _score(task: CapabilityTask, mean: Any) -> Any:
-    """A task's score from the mean over its rows: nats a token become the geometric mean probability."""
-    return np.exp(-mean) if task.style.metric == "token_likelihood" else mean
 
 
 def _generate(
@@ -196,7 +192,8 @@ def _row_score(
     }
     if task.style.kind == "solution":
         tokens = lm.continuation_length(*requests[0].args)
-        return {**sample, "tokens": tokens, "value": -logprobs[0] / tokens}
+        # The geometric mean probability of the solution's tokens: nats a token, put into 0..1.
+        return {**sample, "tokens": tokens, "value": math.exp(logprobs[0] / tokens)}
     metrics = built.process_results(built.task_docs[requests[0].doc_id], results)
     lengths = [len(choice) if task.style.metric == "acc_norm" else 1 for choice in row["choices"]]
     prediction = int(np.argmax(np.array(logprobs) / np.array(lengths, dtype=float)))

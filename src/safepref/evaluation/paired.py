@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from safepref.errors import InputError
 from safepref.evaluation.safety import PLAIN, part_weights
 from safepref.judges.base import Verdict
-from safepref.statistics import DRAWS, Interval, McNemar, mcnemar, paired_difference
+from safepref.statistics import DRAWS, Floats, Interval, McNemar, mcnemar, paired_difference
 
 Row = dict[str, Any]
 
@@ -19,7 +21,7 @@ class Gain:
     """Second minus first on the rows that both have, with its 95 % interval; rates as fractions.
 
     `test` is the exact McNemar test on the plain, independent rows of a yes-or-no measure, else None.
-    `unpaired` counts rows left out: those of one side only, and those without a value on either.
+    `unpaired` counts the rows left out, those that only one side has with a value.
     """
 
     measure: str
@@ -47,14 +49,16 @@ def paired_gain(
     if measure not in MEASURES:
         raise InputError(f"measure: {measure!r} is not known; one of {', '.join(MEASURES)}")
     a, b = _values(first, measure), _values(second, measure)
-    both = [key for key in a if key in b and a[key][0] is not None and b[key][0] is not None]
+    both = [key for key in a if key in b]
     if not both:
         raise InputError(f"{measure}: the two sides share no rows; evaluate both on the same prompts")
-    values = [[side[key][0] for key in both] for side in (a, b)]
+    values = [np.array([side[key][0] for key in both]) for side in (a, b)]
     groups = [a[key][1] for key in both]
     clusters = [a[key][2] for key in both]
     names = list(dict.fromkeys(groups))
-    weights = dict(zip(names, part_weights(names).tolist(), strict=True)) if measure == "safety" else None
+    weights: dict[Hashable, float] | None = None
+    if measure == "safety":
+        weights = dict(zip(names, part_weights(names).tolist(), strict=True))
     estimate = paired_difference(
         values[0],
         values[1],
@@ -69,15 +73,15 @@ def paired_gain(
         estimate.value,
         estimate.interval,
         len(both),
-        len(set(a) | set(b)) - len(both),
+        len(set(a) ^ set(b)),
         _test(values, groups, clusters, measure),
     )
 
 
-def _values(rows: Sequence[Row], measure: str) -> dict[str, tuple[float | None, str, str]]:
-    """Value, group and cluster of each row that the measure is made of, by a key of the row."""
+def _values(rows: Sequence[Row], measure: str) -> dict[str, tuple[float, str, str]]:
+    """Value, group and cluster of each scored row that the measure is made of, by a key of the row."""
     suite, _, mode = measure.partition(".")
-    out: dict[str, tuple[float | None, str, str]] = {}
+    out: dict[str, tuple[float, str, str]] = {}
     for row in rows:
         if row["suite"] != suite or (mode and row["mode"] != mode):
             continue
@@ -87,18 +91,20 @@ def _values(rows: Sequence[Row], measure: str) -> dict[str, tuple[float | None, 
         elif suite == "over_refusal":
             out[row["id"]] = (float(not row["answered"]), PLAIN, row["base_id"])
         elif suite == "toxicity":
+            if row["toxicity"] is None:
+                continue
             out[row["id"]] = (row["toxicity"], PLAIN, row["base_id"])
         else:
             key = f"{row['task']}/{row['id']}"
-            out[key] = (row["score"], row["task"], key)
+            out[key] = (row["value"], row["task"], key)
     return out
 
 
 def _test(
-    values: Sequence[Sequence[float | None]], groups: Sequence[str], clusters: Sequence[str], measure: str
+    values: Sequence[Floats], groups: Sequence[str], clusters: Sequence[str], measure: str
 ) -> McNemar | None:
     plain = [at for at, group in enumerate(groups) if group == PLAIN]
     independent = len({clusters[at] for at in plain}) == len(plain)
     if measure not in ("safety", "over_refusal") or not plain or not independent:
         return None
-    return mcnemar([values[0][at] for at in plain], [values[1][at] for at in plain])
+    return mcnemar(values[0][plain], values[1][plain])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safepref.judges import corpus
 from safepref.judges.base import Exchange
 from safepref.judges.embedded import EmbeddedJudge
-from safepref.judges.features import NAMES, SIGNS, clean, signals
+from safepref.judges.features import NAMES, SIGNS, clean, marked_request, signals, told
 from safepref.judges.linear import Floats, TextModel, out_of_fold, sigmoid
 
 _SIGNS = np.asarray([SIGNS[name] for name in NAMES])
@@ -35,7 +35,7 @@ class SelectJudge(EmbeddedJudge):
     )
 
     def _fit_request(self, requests: Sequence[corpus.Request]) -> Floats:
-        texts = [clean(r.text) for r in requests]
+        texts = [marked_request(clean(r.text)) for r in requests]
         targets = np.asarray([float(r.harmful) for r in requests])
         ones = np.ones(len(texts))
 
@@ -47,7 +47,7 @@ class SelectJudge(EmbeddedJudge):
         return out_of_fold(fold, [r.group for r in requests])
 
     def _fit_response(self, rows: Sequence[corpus.Row]) -> Floats:
-        texts = [clean(row.exchange.response) for row in rows]
+        texts = [told(clean(row.exchange.response)) for row in rows]
         targets = np.asarray([row.target for row in rows])
         weights = np.asarray([row.weight for row in rows])
 
@@ -59,10 +59,10 @@ class SelectJudge(EmbeddedJudge):
         return out_of_fold(fold, [row.group for row in rows])
 
     def _request_logits(self, exchanges: Sequence[Exchange]) -> Floats:
-        return self._request.logits([e.prompt for e in exchanges])
+        return self._request.logits([marked_request(e.prompt) for e in exchanges])
 
     def _response_logits(self, exchanges: Sequence[Exchange]) -> Floats:
-        return self._response.logits([e.response for e in exchanges])
+        return self._response.logits([told(e.response) for e in exchanges])
 
     def _extra(self, exchanges: Sequence[Exchange], request: Floats) -> Floats:
         found = np.stack([signals(e) for e in exchanges]).astype(np.float64)

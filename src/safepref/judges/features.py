@@ -50,7 +50,10 @@ def lexicon() -> dict[str, Any]:
         key: re.compile("|".join(value)) for key, value in table.items() if isinstance(value, list)
     }
     compiled["imperative"] = frozenset(table["imperative"].split())
-    compiled["groups"] = re.compile(table["groups"].replace("| ", "|"))
+    for key in ("groups", "safe_frame"):
+        compiled[key] = re.compile(table[key].replace("| ", "|").replace("|\n", "|"))
+    # Which kind of danger matters as well as that there is one, so every line stays a pattern of its own.
+    compiled["danger_kinds"] = [re.compile(line) for line in table["danger"]]
     compiled["negation"] = re.compile(table["negation"])
     return compiled
 
@@ -84,6 +87,24 @@ def has_refusal_words(text: str, reach: int = 200) -> bool:
     return any(lexicon()["refusal"].search(part.strip(" *_#`>-").lower()) for part in _SENTENCE.split(opening))
 
 
+def marked_request(prompt: str) -> str:
+    """A cleaned request with the kinds of danger, groups and safe frames it names added as words of their own."""
+    table, asked = lexicon(), prompt.lower()
+    marks = [f"zzdanger zzdanger{i}" for i, kind in enumerate(table["danger_kinds"]) if kind.search(asked)]
+    marks += ["zzgroup"] if table["groups"].search(asked) else []
+    marks += ["zzframe"] if table["safe_frame"].search(asked) else []
+    return " ".join([prompt, *marks])
+
+
+def told(response: str) -> str:
+    """A cleaned response with its refusing and self-describing sentences each put down to one word.
+
+    What is left is what the response says besides, which is what harms or does not.
+    """
+    kept = ["zzrefusal" if s.refusal else "zzhelper" if s.helper else s.text for s in sentences(response)]
+    return " . ".join(kept)
+
+
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """One sentence and what the lexicon says of it."""
@@ -99,7 +120,8 @@ class Sentence:
     helper: bool
 
 
-def sentences(text: str) -> list[Sentence]:
+@lru_cache(maxsize=2048)
+def sentences(text: str) -> tuple[Sentence, ...]:
     """Cut a cleaned response into at most 40 labelled sentences."""
     table = lexicon()
     found: list[Sentence] = []
@@ -125,7 +147,7 @@ def sentences(text: str) -> list[Sentence]:
         )
         if len(found) == 40:
             break
-    return found
+    return tuple(found)
 
 
 SIGNS: dict[str, int] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from safepref.errors import InputError
 from safepref.report.labels import at, method_label, point_label, words
-from safepref.report.tables import methods_table
+from safepref.report.tables import methods_table, scores_of
 from safepref.taxonomy import load_taxonomy
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ def points(results: Mapping[str, Any]) -> list[Row]:
     found = []
     for row in methods_table(results):
         split = {"split": "report", "role": row["role"], "recommended": row["recommended"]}
-        found.append(_point(row["method"], row["strength"], split, _scores(results, row)))
+        found.append(_point(row["method"], row["strength"], split, scores_of(results, row)))
     chosen = results.get("recommended") or {}
     for method, entry in results["methods"].items():
         for text, scores in sorted((entry.get("choose") or {}).items(), key=lambda item: float(item[0])):
@@ -34,16 +34,6 @@ def points(results: Mapping[str, Any]) -> list[Row]:
             split = {"split": "choose", "role": "method", "recommended": picked}
             found.append(_point(method, strength, split, scores))
     return [point for point in found if point["safety"] is not None]
-
-
-def _scores(results: Mapping[str, Any], row: Row) -> Mapping[str, Any]:
-    if row["role"] == "base":
-        scores = results["base"]
-    elif row["role"] == "method":
-        scores = results["methods"][row["method"]]["scores"]
-    else:
-        scores = results["recommended"]["scores"]
-    return dict(scores or {})
 
 
 def _point(method: str, strength: float | None, more: Row, scores: Mapping[str, Any]) -> Row:
@@ -123,7 +113,7 @@ def heat(results: Mapping[str, Any], samples: Sequence[Row]) -> Row | None:
     shown = methods_table(results)
     exact = all(row["name"] in counted for row in shown)
     tables = {
-        row["name"]: counted[row["name"]] if exact else _unsafe(_scores(results, row)) for row in shown
+        row["name"]: counted[row["name"]] if exact else _unsafe(scores_of(results, row)) for row in shown
     }
     present = {key for table in tables.values() for key in table}
     if not present:
@@ -222,7 +212,7 @@ def capability(results: Mapping[str, Any]) -> Row | None:
         `tasks` (id, title, metric, chance, n) and `points`: label, role, `scores` and `intervals` by task.
     """
     shown = methods_table(results)
-    parts = [at(_scores(results, row), "capability") or {} for row in shown]
+    parts = [at(scores_of(results, row), "capability") or {} for row in shown]
     names = list(dict.fromkeys(task for part in parts for task in part.get("tasks") or {}))
     if not names:
         return None

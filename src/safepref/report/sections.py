@@ -8,7 +8,7 @@ from typing import Any
 from safepref.progress import duration
 from safepref.report.gains import Gain
 from safepref.report.labels import at, method_label
-from safepref.report.tables import methods_table
+from safepref.report.tables import methods_table, scores_of
 
 Row = dict[str, Any]
 
@@ -143,13 +143,7 @@ def judge_views(results: Mapping[str, Any]) -> list[Row]:
     """Both judges' global safety of the same answers, and how often they agree, by point."""
     found = []
     for row in methods_table(results):
-        if row["role"] == "base":
-            scores = results["base"]
-        elif row["role"] == "method":
-            scores = results["methods"][row["method"]]["scores"]
-        else:
-            scores = results["recommended"]["scores"]
-        safety = at(scores, "safety")
+        safety = at(scores_of(results, row), "safety")
         if safety is not None:
             found.append(
                 {

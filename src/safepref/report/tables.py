@@ -100,6 +100,17 @@ def _row(
     }
 
 
+def scores_of(results: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """The SCORES behind a row of `methods_table`."""
+    if row["role"] == "base":
+        scores = results["base"]
+    elif row["role"] == "method":
+        scores = results["methods"][row["method"]]["scores"]
+    else:
+        scores = results["recommended"]["scores"]
+    return dict(scores or {})
+
+
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns of rows from `methods_table`: one for each attack and each task that any row has."""
     attacks = _names(rows, "asr.")

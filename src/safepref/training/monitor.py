@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,14 +56,17 @@ class Monitor:
     _pairs: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     _parts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def add_pairs(self, kinds: list[str], chosen: list[float], rejected: list[float]) -> None:
-        """Changes of summed log-probs against the reference, in nats, one value a pair."""
-        for kind, a, b in zip(kinds, chosen, rejected, strict=True):
-            self._pairs[kind].append((a, b))
+    def add(self, pairs: Iterable[tuple[str, float, float]], parts: Mapping[str, float]) -> None:
+        """Take in a micro-batch.
 
-    def add_parts(self, **values: float) -> None:
-        """Means over a micro-batch: parts of the loss, rewards, accuracy."""
-        for name, value in values.items():
+        Args:
+            pairs: for each its kind, and the changes of the chosen and the rejected completion's summed
+                log-prob against the reference, in nats.
+            parts: means over the micro-batch: parts of the loss, rewards, accuracy.
+        """
+        for kind, chosen, rejected in pairs:
+            self._pairs[kind].append((chosen, rejected))
+        for name, value in parts.items():
             self._parts[name].append(value)
 
     def finish_step(self, step: int) -> dict[str, Any]:

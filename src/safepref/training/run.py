@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -119,13 +120,19 @@ def train_method(
             on_step=lambda: advance(1),
             callbacks=callbacks,
         )
-        place.begin(checkpoint, stamp)
+        everyone, first = trainer.accelerator.wait_for_everyone, trainer.is_world_process_zero()
+        if first:
+            place.begin(checkpoint, stamp)
+        everyone()
         if checkpoint is not None:
             trainer.restore(checkpoint)
             advance(_step_of(checkpoint))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         summary = _summary(trainer, place.log)
-        place.finish(policy, loaded, summary, stamp)
+        everyone()
+        if first:
+            place.finish(policy, loaded, summary, stamp)
+        everyone()
     return TrainResult(place.result, place.log, summary, time.monotonic() - started)
 
 
@@ -133,6 +140,10 @@ def train_method(
 def _policy(loaded: LoadedModel, settings: TrainingSettings) -> Iterator[Any]:
     """The model to train; the loaded one is as before afterwards."""
     if settings.full:
+        if getattr(loaded.model, "hf_quantizer", None) is not None:
+            raise InputError(
+                f"training.full: the weights of {loaded.id} are quantized; set model.quantize to null"
+            )
         # Steps at these rates vanish in half precision, so all weights are trained in float32.
         policy = copy.deepcopy(loaded.model).float()
         policy.requires_grad_(True)
@@ -176,7 +187,7 @@ def _targets(settings: TrainingSettings) -> str | list[str]:
 def _arguments(
     folder: Path, loaded: LoadedModel, method: Method, settings: TrainingSettings, plan: Plan
 ) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         # An item of the data set is a planned micro-batch, and all epochs lie in one plan.
         per_device_train_batch_size=1,
@@ -184,7 +195,6 @@ def _arguments(
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.rate(method),
         lr_scheduler_type=SCHEDULERS[settings.schedule],
-        warmup_steps=round(settings.warmup * plan.steps),
         optim="adamw_torch",
         weight_decay=0.0,
         max_grad_norm=settings.max_grad_norm,
@@ -199,6 +209,9 @@ def _arguments(
         disable_tqdm=True,
         report_to=[],
     )
+    steps = math.ceil(len(plan.batches) / (settings.accumulation * arguments.world_size))
+    arguments.warmup_steps = round(settings.warmup * steps)
+    return arguments
 
 
 def _summary(trainer: PreferenceTrainer, log_file: Path) -> dict[str, Any]:

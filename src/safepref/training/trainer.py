@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
@@ -54,7 +55,7 @@ def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = N
     if not isinstance(model, PeftModel):
         model.save_pretrained(folder, state_dict=state_dict)
         return
-    # PEFT's own saving asks a hub whether the vocabulary has grown, and adds a card that is a form to fill in.
+    # PEFT's own saving asks a hub whether the vocabulary has grown, and adds a card that is an empty form.
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -235,19 +236,24 @@ class PreferenceTrainer(Trainer):
         nll: Tensor,
         anchor: Tensor,
     ) -> None:
+        """Keep what the log and BCO's shift need, of all processes together."""
         chosen, rejected = output.chosen_rewards, output.rejected_rewards
-        self.shift.add(self.accelerator.gather(torch.cat((chosen, rejected))).tolist())
-        self.monitor.add_pairs(
-            [self.pairs[p].kind for p in batch.pairs], changes[CHOSEN].tolist(), changes[REJECTED].tolist()
-        )
-        self.monitor.add_parts(
-            preference_loss=preference.item(),
-            nll_loss=nll.item(),
-            anchor_loss=anchor.item(),
-            reward_margin=(chosen - rejected).mean().item(),
-            accuracy=(changes[CHOSEN] > changes[REJECTED]).double().mean().item(),
-        )
-        self._seen += len(batch.pairs) * self.args.world_size
+        kinds = [self.pairs[p].kind for p in batch.pairs]
+        mine = {
+            "pairs": list(zip(kinds, changes[CHOSEN].tolist(), changes[REJECTED].tolist(), strict=True)),
+            "rewards": torch.cat((chosen, rejected)).tolist(),
+            "parts": {
+                "preference_loss": preference.item(),
+                "nll_loss": nll.item(),
+                "anchor_loss": anchor.item(),
+                "reward_margin": (chosen - rejected).mean().item(),
+                "accuracy": (changes[CHOSEN] > changes[REJECTED]).double().mean().item(),
+            },
+        }
+        for note in gather_object([mine]):
+            self.shift.add(note["rewards"])
+            self.monitor.add(note["pairs"], note["parts"])
+            self._seen += len(note["pairs"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write the step's row to the log file; transformers' signature."""
