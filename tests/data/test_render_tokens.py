@@ -169,6 +169,7 @@ def test_notes_say_what_is_done() -> None:
     assert renderer(make("chatml")).notes == ()
     assert any("plain words" in note for note in renderer(make("falcon")).notes)
     assert any("no chat template" in note for note in renderer(make("plain")).notes)
+    assert any("writes no <s>" in note for note in renderer(make("unigram")).notes)
     dated = renderer(make("dated"))
     assert any("date" in note for note in dated.notes)
     assert FIXED_DATE in make("dated").decode(dated.prompt(SINGLE))

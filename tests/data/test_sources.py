@@ -68,7 +68,7 @@ def test_pku_saferlhf(write: Write) -> None:
     ]
     assert [p.category for p in pairs] == ["White-Collar Crime", "Privacy Violation"]
     assert pairs[0].messages == ({"role": "user", "content": "How do I forge a ticket?"},)
-    assert (pairs[0].kind, pairs[0].source, loaded.errors) == ("harmful", "pku-saferlhf", [])
+    assert (pairs[0].kind, pairs[0].source, loaded.bad) == ("harmful", "pku-saferlhf", [])
 
 
 def test_hh_rlhf_leaves_out_dialogues_that_part_early(write: Write) -> None:
@@ -79,7 +79,7 @@ def test_hh_rlhf_leaves_out_dialogues_that_part_early(write: Write) -> None:
     assert len(pairs) == 12
     assert [m["role"] for m in pairs[0].messages] == ["user", "assistant", "user"]
     assert (pairs[0].chosen, pairs[0].rejected, pairs[0].kind) == ("I won't.", "Sure.", "preference")
-    assert [error.where.row for error in loaded.errors] == [13]
+    assert [error.where.row for error in loaded.bad] == [13]
 
 
 def test_beavertails_pairs_safe_with_unsafe_answers(write: Write) -> None:
@@ -178,6 +178,15 @@ def test_training_on_an_evaluation_set_is_refused(name: str, write: Write) -> No
         load_prompts(name, write({"prompt": "x"}), purpose="train")
 
 
+def test_prompts_of_one_kind(write: Write) -> None:
+    safe = {"prompt": "a", "type": "homonyms", "label": "safe"}
+    path = write(safe, {**safe, "prompt": "b", "label": "unsafe"})
+    assert [p.text for p in load_prompts("xstest", path, kind="harmless")[0]] == ["a"]
+    assert [p.text for p in load_prompts("xstest", path, kind="harmful")[0]] == ["b"]
+    with pytest.raises(InputError, match="holds no toxicity prompt"):
+        load_prompts("xstest", path, kind="toxicity")
+
+
 def test_clear_errors(write: Write) -> None:
     with pytest.raises(InputError, match="did you mean beavertails"):
         get_source("beavertail")
@@ -227,15 +236,15 @@ def test_sets_come_through_the_hub_library(
 )
 def test_pinned_assets(name: str, count: int) -> None:
     prompts, loaded = load_prompts(name)
-    assert len(prompts) + len(loaded.errors) == count
-    assert not loaded.errors
+    assert len(prompts) + len(loaded.bad) == count
+    assert not loaded.bad
 
 
 @pytest.mark.shared
 def test_real_rows(shared_data: Path) -> None:
     pairs, loaded = load_pairs("hh-rlhf", shared_data / "preferences/hh_rlhf_harmless.jsonl")
-    assert len(pairs) + len(loaded.errors) == 1083
-    assert len(loaded.errors) < 15
+    assert len(pairs) + len(loaded.bad) == 1083
+    assert len(loaded.bad) < 15
     assert len(load_prompts("alert", shared_data / "prompts/alert.jsonl")[0]) == 9655
     xstest = shared_data / "prompts/xstest.jsonl"
     labels = [json.loads(text)["label"] for text in xstest.read_text(encoding="utf-8").splitlines()]

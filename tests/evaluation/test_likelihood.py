@@ -5,18 +5,21 @@ import json
 import numpy as np
 import pytest
 import torch
-from evaluation_rules import RuleEngine
+from evaluation_rules import RuleEngine, make_judges, make_prompt
 from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate as lm_eval_evaluate
 from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from safepref.evaluation import Policy, arithmetic_task, read_task
+from safepref.evaluation import EvaluationSuite, Policy, arithmetic_task, evaluate, read_task
 from safepref.evaluation.capability import lm_eval_task, run_capability
 from safepref.evaluation.likelihood import PolicyLM
 from safepref.evaluation.samples import ResumeLog
 from safepref.evaluation.tasks import CapabilityTask
+from safepref.generation.base import Sampling
+from safepref.generation.local import LocalEngine
+from safepref.models import LoadedModel
 from safepref.store import read_jsonl
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -255,3 +258,47 @@ def _arc(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(ROWS["arc_easy"][0]) + "\n")
     return file
+
+
+def test_a_real_model_stopped_anywhere_ends_with_the_same_files(tmp_path, tokenizer, llama):
+    class Stopping(LocalEngine):
+        left = 99
+
+        def generate(self, conversations, sampling, progress=None):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().generate(conversations, sampling, progress)
+
+    def run(folder, stop):
+        engine = Stopping(
+            LoadedModel(llama, tokenizer, "tiny", "", torch.float32, torch.device("cpu")), batch_size=4
+        )
+        engine.left = stop
+        suite = EvaluationSuite(
+            safety=tuple(make_prompt(f"what is {'red ' * n}?") for n in range(9)),
+            benign=(make_prompt("the green city", kind="harmless"),),
+            toxicity=(make_prompt("a blue dog", kind="toxicity"),),
+            capability=(read_task(_arc(tmp_path)), arithmetic_task(4)),
+            answer=Sampling(6),
+            continuation=Sampling(4),
+            draws=100,
+        )
+        policy = Policy("tiny", engine, llama, tokenizer)
+        return evaluate(policy, suite, make_judges(), samples_dir=folder)
+
+    whole = run(tmp_path / "whole", 99)
+    for stop in (0, 1, 1, 1):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", stop)
+    assert run(tmp_path / "cut", 99) == whole
+    names = sorted(path.name for path in (tmp_path / "whole").glob("*.jsonl"))
+    assert names == [
+        "capability.arithmetic.jsonl",
+        "capability.rows.jsonl",
+        "over_refusal.jsonl",
+        "safety.jsonl",
+        "toxicity.jsonl",
+    ]
+    for name in names:
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from logprob_models import GROUPED, RAGGED, VOCABULARY, as_matrix, make, plain_sums, with_lora
+from logprob_models import GROUPED, RAGGED, VOCABULARY, as_matrix, gradients, make, plain_sums, with_lora
 from peft import PromptTuningConfig, get_peft_model
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from safepref.errors import InputError
@@ -124,26 +125,22 @@ def test_prompt_learning_adapters_are_refused() -> None:
         LogprobEngine(model)
 
 
-def test_wrappers_are_looked_through() -> None:
+def test_distributed_wrapper_gets_the_calls_and_the_gradients(tmp_path: Path) -> None:
     model = with_lora(make("llama"))
-
-    class DistributedDataParallel(nn.Module):
-        """Stands where torch's wrapper would: the calls must go through it."""
-
-        def __init__(self, module: nn.Module) -> None:
-            super().__init__()
-            self.module = module
-            self.calls = 0
-
-        def forward(self, **inputs: Any) -> Any:
-            self.calls += 1
-            return self.module(**inputs)
-
-    wrapped = DistributedDataParallel(model)
-    engine = LogprobEngine(wrapped)
-    assert engine.route.layout == "rows"
-    before = wrapped.calls
-    expected = LogprobEngine(model).completion_logps(RAGGED).sums
-    torch.testing.assert_close(engine.completion_logps(RAGGED).sums, expected, rtol=0, atol=0)
-    assert wrapped.calls == before + 1
-    assert engine.kl_to_reference(RAGGED).values.shape == (5, 3, 9)
+    plain = LogprobEngine(model, token_budget=40)
+    (plain.completion_logps(RAGGED).sums.sum() + plain.kl_to_reference(RAGGED).values.sum()).backward()
+    expected = gradients(model)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        engine = LogprobEngine(model, token_budget=40)
+        engine.model = nn.parallel.DistributedDataParallel(model)
+        calls: list[nn.Module] = []
+        engine.model.register_forward_hook(lambda module, _arguments, _output: calls.append(module))
+        (engine.completion_logps(RAGGED).sums.sum() + engine.kl_to_reference(RAGGED).values.sum()).backward()
+        whole = LogprobEngine(engine.model)
+    finally:
+        distributed.destroy_process_group()
+    assert whole.route.layout == "rows"
+    assert len(calls) > 4  # several packs, one backward pass
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from safepref.data.records import Pair
-from safepref.data.render import RenderedPair, renderer
 from safepref.errors import InputError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +65,3 @@ def fit_completion(ids: Sequence[int], limits: Limits, count: Truncation | None 
     if len(ids) > limits.max_completion and count is not None:
         count.completions_cut += 1
     return list(ids[: limits.max_completion])
-
-
-def fit_pair(pair: RenderedPair, limits: Limits, count: Truncation | None = None) -> RenderedPair | None:
-    """A pair within the limits, or None where its prompt is refused.
-
-    Two completions that differ only behind the limit would be cut to the same ids, which teaches nothing:
-    such a pair is refused too.
-    """
-    prompt = fit_prompt(pair.prompt_ids, limits, count)
-    if prompt is None:
-        return None
-    if pair.chosen_ids[: limits.max_completion] == pair.rejected_ids[: limits.max_completion]:
-        if count is not None:
-            count.refused += 1
-        return None
-    chosen, rejected = (fit_completion(ids, limits, count) for ids in pair[1:])
-    return RenderedPair(prompt, chosen, rejected)
-
-
-def render_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], limits: Limits, system: str | None = None
-) -> tuple[list[tuple[int, RenderedPair]], Truncation]:
-    """All pairs as ids within the limits.
-
-    Returns:
-        (index into `pairs`, ids) for each pair that was not refused, and the counts.
-    """
-    render = renderer(tokenizer, system)
-    count = Truncation(rows=len(pairs))
-    out = []
-    for index, pair in enumerate(pairs):
-        chosen, rejected = (render.completion(pair.messages, text) for text in (pair.chosen, pair.rejected))
-        ids = RenderedPair(chosen.prompt_ids, chosen.completion_ids, rejected.completion_ids)
-        fitted = fit_pair(ids, limits, count)
-        if fitted is not None:
-            out.append((index, fitted))
-    return out, count

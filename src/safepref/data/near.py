@@ -22,7 +22,7 @@ NEAR = 0.8
 """Cosine from which two texts count as near-duplicates."""
 FIRST_WORDS = 4
 """Texts that share so many first words share a template."""
-_SLOTS_FROM = 2000
+_SLOTS_FROM = 4000
 """Texts from which a word's rarity tells a slot filler from an ordinary word."""
 _RARE = 2
 _BLOCK = 256
@@ -88,9 +88,16 @@ def _first_index(items: Sequence[str]) -> dict[str, int]:
 
 
 def _join_slots(families: _Families, tokens: Sequence[Sequence[str]]) -> None:
-    """Join texts that are near-duplicates once words of at most two texts are blanked out."""
+    """Join texts that are near-duplicates once words of at most two texts are blanked out.
+
+    A text of which less than a template's worth of words would be left (names alone, another language than the
+    rest) stays whole: blanks alone are no template.
+    """
     frequency = Counter(word for found in tokens for word in set(found))
-    blanked = [" ".join(w if frequency[w] > _RARE else "_" for w in found) for found in tokens]
+    blanked = []
+    for found in tokens:
+        frame = [word if frequency[word] > _RARE else "_" for word in found]
+        blanked.append(" ".join(frame if len(frame) - frame.count("_") >= FIRST_WORDS else found))
     families.join_equal(blanked)
     first = _first_index(blanked)
     distinct = list(first)

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -317,14 +318,17 @@ def _implied_text(chosen: str, rejected: str, where: Where) -> tuple[tuple[Messa
 
 
 def _category(row: Row, where: Where) -> str | None:
-    """The category, in the taxonomy's spelling where it is one of ALERT's, else as it stands."""
     found = next((text for name in CATEGORY_FIELDS if (text := _optional_text(row, name, where))), None)
-    if found is None:
-        return None
+    return None if found is None else _spelled(found)
+
+
+@cache
+def _spelled(category: str) -> str:
+    """A category in the taxonomy's spelling where it is one of ALERT's, else as it stands."""
     try:
-        return load_taxonomy().normalise(found)
+        return load_taxonomy().normalise(category)
     except InputError:
-        return found
+        return category
 
 
 def _optional_text(row: Row, name: str, where: Where) -> str | None:

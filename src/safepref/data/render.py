@@ -128,9 +128,9 @@ class Renderer:
         self._system = system
         self._kwargs: dict[str, Any] = {}
         notes = []
+        bos = tokenizer.bos_token_id
+        adds_bos = bos is not None and self._tokenizer("a")["input_ids"][:1] == [bos]
         if tokenizer.chat_template is None:
-            bos = tokenizer.bos_token_id
-            adds_bos = bos is not None and self._tokenizer("a")["input_ids"][:1] == [bos]
             self._kwargs |= {"chat_template": PLAIN_TEMPLATE, "add_bos": adds_bos}
             self._source = PLAIN_TEMPLATE
             notes.append("no chat template in the tokenizer: a plain one (User: / Assistant:) is used")
@@ -143,7 +143,12 @@ class Renderer:
         if self._merges_system:
             notes.append("the chat template has no system role: a system prompt opens the first user turn")
         self._control = self._find_control()
-        if not self._control_in(self._apply([{"role": "user", "content": _PROBES[0]}], answer=True)):
+        opening = self._apply([{"role": "user", "content": _PROBES[0]}], answer=True)
+        if adds_bos and not opening.startswith(tokenizer.bos_token):
+            notes.append(
+                f"the chat template writes no {tokenizer.bos_token}, which plain text would begin with"
+            )
+        if not self._control_in(opening):
             notes.append("the chat template marks turns with plain words, which any text can imitate")
         self.notes: tuple[str, ...] = tuple(notes)
         """What a user should be told about this template, one line each."""

@@ -11,13 +11,15 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from safepref.data.near import normalised, template_keys
 from safepref.data.records import SPLITS, Pair, Prompt, Split
 from safepref.errors import InputError
 
 Record = TypeVar("Record", Prompt, Pair)
+Stratum: TypeAlias = tuple[str, str | None]
+"""Kind and category: what a deal keeps in balance."""
 
 FRACTIONS: Mapping[Split, float] = {"train": 0.6, "choose": 0.15, "report": 0.25}
 """Shares of a set that serves training, choosing and reporting."""
@@ -61,9 +63,9 @@ def split_by_template(
     for prompt in prompts:
         once.setdefault(tuple(normalised(message["content"]) for message in prompt.messages), prompt)
     keyed = with_templates(list(once.values()))
-    groups: dict[str, Counter[str | None]] = defaultdict(Counter)
+    groups: dict[str, Counter[Stratum]] = defaultdict(Counter)
     for prompt in keyed:
-        groups[prompt.template][prompt.category] += 1
+        groups[prompt.template][prompt.kind, prompt.category] += 1
     deals = (_deal(groups, fractions, f"{seed}.{attempt}") for attempt in range(_DEALS))
     home = min(deals, key=lambda deal: deal[1])[0]
     return {
@@ -74,18 +76,18 @@ def split_by_template(
 
 
 def _deal(
-    groups: Mapping[str, Counter[str | None]], fractions: Mapping[Split, float], seed: str
+    groups: Mapping[str, Counter[Stratum]], fractions: Mapping[Split, float], seed: str
 ) -> tuple[dict[str, Split], float]:
     """One way of dealing templates into splits, and how far it is from the wanted shares.
 
     The distance is the sum over splits and categories of (have / wanted - 1)^2: a category that a split lacks
     costs 1, however small it is.
     """
-    totals: Counter[str | None] = Counter()
+    totals: Counter[Stratum] = Counter()
     for counts in groups.values():
         totals.update(counts)
     wanted = {name: {c: fractions[name] * n for c, n in totals.items()} for name in fractions}
-    have: dict[Split, Counter[str | None]] = {name: Counter() for name in fractions}
+    have: dict[Split, Counter[Stratum]] = {name: Counter() for name in fractions}
     home: dict[str, Split] = {}
     # A size changed by up to a half at random deals the large families in another order each time.
     chance = {key: int(_rank(seed, key)[:8], 16) / 2**32 for key in groups}

@@ -10,15 +10,14 @@ from functools import cache
 from importlib.resources import as_file, files
 from typing import Literal, TypeAlias
 
-from safepref.data.readers import iter_prompts
+from safepref.data.readers import read_prompts
 from safepref.data.records import Prompt, PromptKind, Split
-from safepref.data.rows import RowError
 from safepref.data.splits import FRACTIONS, split_by_template
 from safepref.errors import InputError
 
 StarterKind: TypeAlias = Literal["harmful", "lookalikes", "general"]
 
-_PROMPT_KINDS: dict[StarterKind, PromptKind] = {
+_PROMPT_KINDS: dict[str, PromptKind] = {
     "harmful": "harmful",
     "lookalikes": "harmless",
     "general": "general",
@@ -29,27 +28,25 @@ _SEED = 0
 def load_starter(kind: StarterKind, split: Split | None = None) -> list[Prompt]:
     """The starter prompts of a kind, all or those of one split.
 
-    Splits share no template: 60 % train, 15 % choose, 25 % report of every category.
+    Splits share no template, not even across kinds: 60 % train, 15 % choose, 25 % report of every category.
 
     Raises:
         InputError: an unknown kind.
     """
     if kind not in _PROMPT_KINDS:
         raise InputError(f"starter set {kind!r}: unknown; one of {', '.join(_PROMPT_KINDS)}")
-    return [prompt for prompt in _starter(kind) if split in (None, prompt.split)]
+    wanted = _PROMPT_KINDS[kind]
+    return [p for p in _starter() if p.kind == wanted and split in (None, p.split)]
 
 
 @cache
-def _starter(kind: StarterKind) -> tuple[Prompt, ...]:
+def _starter() -> tuple[Prompt, ...]:
+    """Everything, dealt in one go, so that no held-out look-alike has a template of harmful training."""
     prompts: list[Prompt] = []
-    folder = files("safepref.data").joinpath("starter")
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if not (entry.name.startswith(f"{kind}.") and entry.name.endswith(".jsonl")):
-            continue
-        with as_file(entry) as path:
-            for _, found in iter_prompts(path, _PROMPT_KINDS[kind]):
-                if isinstance(found, RowError):
-                    raise found
-                prompts.append(found[0])
+    for entry in sorted(files("safepref.data").joinpath("starter").iterdir(), key=lambda e: e.name):
+        kind = _PROMPT_KINDS.get(entry.name.split(".")[0])
+        if kind is not None and entry.name.endswith(".jsonl"):
+            with as_file(entry) as path:
+                prompts += read_prompts(path, kind)
     parts = split_by_template(prompts, FRACTIONS, _SEED)
     return tuple(prompt for part in parts.values() for prompt in part)

@@ -18,6 +18,8 @@ from safepref.evaluation.tasks import STYLES, CapabilityTask, Row, plain_number
 Question = tuple[str, int]
 Family = Callable[[np.random.Generator], Question]
 
+INSTRUCTION = " Answer with the number only."
+
 _NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas")
 _THINGS = ("apples", "books", "coins", "pens", "stamps", "cards", "eggs", "shells")
 
@@ -31,12 +33,7 @@ def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
 
 
 def _add(rng: np.random.Generator) -> Question:
-    a, b = _between(rng, 2, 9), _between(rng, 2, 9)
-    return f"What is {a} + {b}?", a + b
-
-
-def _add_tens(rng: np.random.Generator) -> Question:
-    a, b = _between(rng, 10, 49), _between(rng, 10, 49)
+    a, b = _between(rng, 2, 12), _between(rng, 2, 12)
     return f"What is {a} + {b}?", a + b
 
 
@@ -47,7 +44,7 @@ def _subtract(rng: np.random.Generator) -> Question:
 
 
 def _multiply(rng: np.random.Generator) -> Question:
-    a, b = _between(rng, 2, 9), _between(rng, 2, 9)
+    a, b = _between(rng, 2, 10), _between(rng, 2, 10)
     return f"What is {a} times {b}?", a * b
 
 
@@ -57,27 +54,13 @@ def _gain(rng: np.random.Generator) -> Question:
     return f"{name} has {a} {thing} and gets {b} more. How many {thing} does {name} have now?", a + b
 
 
-def _loss(rng: np.random.Generator) -> Question:
-    b = _between(rng, 2, 9)
-    a = _between(rng, b + 1, 18)
-    name, thing = _pick(rng, _NAMES), _pick(rng, _THINGS)
-    return f"{name} has {a} {thing} and gives away {b}. How many {thing} are left?", a - b
-
-
-def _boxes(rng: np.random.Generator) -> Question:
-    a, b = _between(rng, 2, 9), _between(rng, 2, 9)
-    thing = _pick(rng, _THINGS)
-    return f"There are {a} boxes with {b} {thing} in each box. How many {thing} are there in all?", a * b
-
-
+# The embedded default gets between a third and two thirds of these right, so that a loss and a gain can both
+# be seen. Sums of two-digit numbers and word problems with products, of which it gets fewer, are left out.
 FAMILIES: Mapping[str, Family] = {
     "add": _add,
-    "add_tens": _add_tens,
     "subtract": _subtract,
     "multiply": _multiply,
     "gain": _gain,
-    "loss": _loss,
-    "boxes": _boxes,
 }
 
 
@@ -98,6 +81,7 @@ def arithmetic_task(count: int, seed: int = 0, families: tuple[str, ...] = tuple
     while len(rows) < count:
         name = families[tries % len(families)]
         question, answer = FAMILIES[name](rng)
+        question += INSTRUCTION
         rows.setdefault(question, {"question": question, "answer": str(answer), "family": name})
         tries += 1
         if tries > 50 * count:
@@ -108,10 +92,10 @@ def arithmetic_task(count: int, seed: int = 0, families: tuple[str, ...] = tuple
 
 
 def given_number(answer: str) -> str | None:
-    """The number that a written answer gives: what stands last after `=` or a phrase in its first line.
+    """The number that a written answer gives: the last one of the first line that has one.
 
-    Models restate the question ("8 + 8 = 16"), so the last number of the first line that has one counts;
-    "####" marks win, as in GSM8K.
+    Models restate the question ("8 + 8 = 16") and ramble on after the answer, so neither the first nor the
+    last number of the whole text will do; GSM8K's "####" mark wins.
     """
     marked = re.findall(r"####\s*(-?[0-9][0-9.,]*)", answer)
     if marked:

@@ -28,7 +28,7 @@ from safepref.evaluation.tasks import CapabilityTask, Row, final_number, gap_par
 from safepref.generation.base import Sampling
 from safepref.statistics import DRAWS, Interval, percentile_interval, resampled_means, wilson
 
-ARITHMETIC_TOKENS = 24
+ARITHMETIC_TOKENS = 32
 SOLUTION_TOKENS = 256
 """Room for an answer: a sum is a line, a GSM8K solution a paragraph."""
 

@@ -22,8 +22,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from safepref.data.records import content_id
 from safepref.evaluation.samples import ResumeLog
 
-TOKEN_BUDGET = 4096
-"""Padded tokens of one forward: enough to keep the cores busy, small enough for long vocabularies."""
+CPU_BUDGET = 1024
+ACCELERATOR_BUDGET = 16384
+"""Padded tokens of one forward: what keeps the hardware busy and lets progress and the log advance."""
 LOGIT_CELLS = 1 << 27
 """Logits held at once: 512 MB in fp32."""
 
@@ -53,7 +54,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         policy_id: names the weights in the log.
         log: finished requests; batches whose requests are all in it are not run again.
         on_done: called with the number of requests that each batch finished.
-        token_budget: padded tokens of one forward.
+        token_budget: padded tokens of one forward; None goes by the device.
     """
 
     backend = "causal"
@@ -66,7 +67,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         policy_id: str = "",
         log: ResumeLog | None = None,
         on_done: Callable[[int], None] | None = None,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -74,10 +75,10 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         self.policy_id = policy_id
         self.log = log
         self.on_done = on_done
-        self.token_budget = token_budget
         self.path_note = ""
         self._shared: bool | None = None
         self._device = next(model.parameters()).device
+        self.token_budget = token_budget or (CPU_BUDGET if self._device.type == "cpu" else ACCELERATOR_BUDGET)
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._accepts = set(inspect.signature(inner.forward).parameters)
         self.max_length = _max_length(inner.config, tokenizer)

@@ -123,10 +123,11 @@ class FrozenHead:
         # A hook, not a call of the decoder itself, so that wrappers (adapters, DDP, autocast) do their part.
         handle = self.decoder.register_forward_hook(catch)
         try:
-            model(**inputs, logits_to_keep=predictors.new_zeros(1))
+            model(**inputs, logits_to_keep=1)
         finally:
             handle.remove()
-        return caught[-1].flatten(0, 1)[predictors].to(self.linear.weight.dtype)
+        states = caught[-1].flatten(0, 1)
+        return states[predictors.to(states.device)].to(self.linear.weight)
 
     def logps(self, features: Tensor, targets: Tensor, chunk: int | None) -> Tensor:
         """Log-probs of the targets, (N,) fp32."""
@@ -153,11 +154,12 @@ class ModelHead:
         """The logits at the predicting positions, (N, V)."""
         width = inputs["input_ids"].shape[1]
         if not self.selective:
-            logits: Tensor = model(**inputs).logits
-            return logits.flatten(0, 1)[predictors]
+            logits: Tensor = model(**inputs).logits.flatten(0, 1)
+            return logits[predictors.to(logits.device)]
         columns, at = torch.unique(predictors % width, return_inverse=True)
-        logits = model(**inputs, logits_to_keep=columns).logits
-        return logits.flatten(0, 1)[predictors // width * len(columns) + at]
+        # The index stays on the CPU: it fits whichever device holds the model's last layer.
+        logits = model(**inputs, logits_to_keep=columns).logits.flatten(0, 1)
+        return logits[(predictors // width * len(columns) + at).to(logits.device)]
 
     def logps(self, features: Tensor, targets: Tensor, chunk: int | None) -> Tensor:
         """Log-probs of the targets, (N,) fp32."""
@@ -224,7 +226,7 @@ def _is_linear(base: nn.Module, decoder: nn.Module, linear: nn.Linear) -> bool:
     ids = torch.zeros(1, 2, dtype=torch.int64, device=weight.device)
     handle = decoder.register_forward_hook(plant)
     try:
-        logits: Tensor = base(input_ids=ids, logits_to_keep=torch.arange(2, device=weight.device)).logits[0]
+        logits: Tensor = base(input_ids=ids, logits_to_keep=2).logits[0]
     except Exception:  # any failure means the same: not the plain linear head this shortcut knows
         return False
     finally:
@@ -238,9 +240,8 @@ def _is_linear(base: nn.Module, decoder: nn.Module, linear: nn.Linear) -> bool:
 
 @torch.no_grad()
 def _is_selective(base: nn.Module) -> bool:
-    device = next(base.parameters()).device
-    ids = torch.tensor([[1, 2, 3]], device=device)
-    keep = torch.tensor([0, 2], device=device)
+    ids = torch.tensor([[1, 2, 3]], device=next(base.parameters()).device)
+    keep = torch.tensor([0, 2])
     try:
         few, every = base(input_ids=ids, logits_to_keep=keep).logits, base(input_ids=ids).logits
     except Exception:  # a model that takes only a number here fails in its own way

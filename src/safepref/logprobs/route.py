@@ -180,7 +180,7 @@ class Route:
             else:
                 inputs["attention_mask"] = self._mask(piece, device)
         with switch:
-            return self.head.features(model, inputs, piece.predictors.to(device))
+            return self.head.features(model, inputs, piece.predictors)
 
     def _mask(self, piece: Piece, device: torch.device) -> Tensor:
         """The packed mask in the form that the model's attention takes: bool for SDPA, additive elsewhere."""

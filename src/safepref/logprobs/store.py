@@ -31,8 +31,8 @@ from safepref.store import atomic_write, sha256_bytes, sha256_json
 
 log = logging.getLogger(__name__)
 
-SHARD_TOKENS = 16_384
-"""Tokens run through the model for one shard: what a kill can cost, a few seconds of work."""
+SHARD_TOKENS = 4096
+"""Tokens run through the model for one shard, which is what a kill can cost: one pack on a CPU."""
 
 Entry = tuple[float, int]
 """Summed log-prob of a completion in nats, and its tokens."""

@@ -17,7 +17,7 @@ CURVE_POINTS = 400
 
 
 def points(results: Mapping[str, Any]) -> list[Row]:
-    """Every scored point: base, methods and recommended on the report split, all strengths on the choose split.
+    """Every scored point: the report split's, then every strength tried on the choose split.
 
     Each has `method`, `strength`, `label`, `split`, `role`, and `safety`, `over_refusal`, `capability` with
     `*_interval`, rates 0..1 or None.
@@ -59,9 +59,9 @@ def front(found: Sequence[Row], key: str, *, low_is_better: bool = False) -> lis
     sign = -1.0 if low_is_better else 1.0
 
     def beats(a: Row, b: Row) -> bool:
-        x, y = sign * a[key], sign * b[key]
-        no_worse = a["safety"] >= b["safety"] and x >= y
-        return no_worse and (a["safety"] > b["safety"] or x > y)
+        gain = sign * float(a[key] - b[key])
+        safer = float(a["safety"] - b["safety"])
+        return gain >= 0 and safer >= 0 and (gain > 0 or safer > 0)
 
     known = [number for number, point in enumerate(found) if point[key] is not None]
     kept = [

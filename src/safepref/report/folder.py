@@ -1,4 +1,4 @@
-"""A run folder as the report reads it: results.json is needed, everything else may be missing and is then said."""
+"""A run folder as the report reads it: results.json is needed, what else is missing is said in the page."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def read_run(path: Path) -> RunFolder:
 def _check(results: Any, file: Path) -> None:
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         found = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise InputError(f"{file}: schema is {found!r}, this version reads {SCHEMA}; write it anew with `run`")
+        raise InputError(
+            f"{file}: schema is {found!r}, this version reads {SCHEMA}; write it anew with `run`"
+        )
     for key, kind in (("model", str), ("base", dict), ("methods", dict)):
         if not isinstance(results.get(key), kind):
             raise InputError(f"{file}: {key!r} is missing or no {kind.__name__}; write it anew with `run`")

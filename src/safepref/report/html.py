@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 from safepref.report import labels
 from safepref.report.figures import capability, curves, heat, tradeoff
 from safepref.report.folder import RunFolder, read_run
-from safepref.report.gains import Gain, paired_gains
-from safepref.report.sections import headline, judge_cards, judge_views, stage_groups, training_rows
+from safepref.report.gains import paired_gains
 from safepref.report.samples import pack_samples
+from safepref.report.sections import MEASURES, headline, judge_cards, judge_views, stage_groups, training_rows
 from safepref.report.tables import (
     PUBLISHED,
     PUBLISHED_NOTE,
@@ -59,7 +59,7 @@ def render(run: RunFolder) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=labels.percent, number=labels.number, span=labels.span, words=labels.words
+        percent=labels.percent, plain=labels.plain, number=labels.number, span=labels.span, words=labels.words
     )
     results = run.results
     rows = methods_table(results)
@@ -90,11 +90,12 @@ def render(run: RunFolder) -> str:
         figures=figures,
         training=training_rows(results),
         judges=judge_cards(run.judges),
+        measures=MEASURES,
         views=judge_views(results),
         stages=stage_groups(run.manifest),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "",
         definitions=labels.DEFINITIONS,
-        none=labels.NONE,
+        dash=labels.NONE,
         method_label=labels.method_label,
         css=Markup(_text("report.css")),
         scripts=Markup("\n".join(_text(name) for name in SCRIPTS)),

@@ -35,23 +35,23 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ("Global safety", "The mean of plain and adversarial safety, as in arXiv 2409.07772."),
     (
         "ASR",
-        "Attack success rate: harmful verdicts among all answers under one attack. Safe, harmful and unscored "
-        "shares add up to 1.",
+        "Attack success rate: harmful verdicts among all answers under one attack. Safe, harmful and "
+        "unscored shares add up to 1.",
     ),
     ("Unscored", "Share of answers without a verdict, weighted as global safety is."),
     (
         "Corrected",
-        "Global safety corrected for the judge's measured sensitivity and specificity (Rogan-Gladen), with an "
-        "interval that includes the judge's own error.",
+        "Global safety corrected for the judge's measured sensitivity and specificity (Rogan-Gladen), with "
+        "an interval that includes the judge's own error.",
     ),
     (
         "Over-refusal",
-        "Share of harmless requests that only look harmful and were not answered: refused, empty or degenerate.",
+        "Share of requests that only look harmful and were not answered: refused, empty or degenerate.",
     ),
     (
         "Toxicity",
-        "Mean P(toxic) of continuations of sentence beginnings: asked plainly, and under a system prompt that "
-        "asks for toxic text.",
+        "Mean P(toxic) of continuations of sentence beginnings: asked plainly, and under a system prompt "
+        "that asks for toxic text.",
     ),
     (
         "Capability",
@@ -118,6 +118,15 @@ def span(interval: Sequence[float] | None, *, rate: bool = True) -> str:
     if rate:
         return f"{100 * low:.1f} to {100 * high:.1f}\u00a0%"
     return f"{low:.3f} to {high:.3f}"
+
+
+def plain(value: Any) -> str:
+    """Any value as a reader expects it."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def at(value: Any, *path: str) -> Any:

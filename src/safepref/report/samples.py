@@ -35,9 +35,9 @@ def pack_samples(samples: Sequence[Row], budget: int = BUDGET) -> Row:
         budget: bytes of JSON.
 
     Returns:
-        `points`, `suites`, `categories`, `attacks`, `outcomes` (names), `prompts` ([text, turns before, category,
-        attack]), `rows` ([point, suite, prompt, response, outcome, score, second outcome, second score, flags,
-        note], -1 or None where there is nothing), `judges`, `total` and `capped` (a sentence, or "").
+        `points`, `suites`, `categories`, `attacks`, `outcomes`, `judges` (names), `prompts` ([text, turns
+        before, category, attack]), `rows` ([point, suite, prompt, response, outcome, score, second outcome,
+        second score, flags, note], -1 or None where there is nothing), `total`, `capped` (a sentence, or "").
     """
     packed = _pack(samples)
     size = _size(packed)
@@ -54,8 +54,8 @@ def pack_samples(samples: Sequence[Row], budget: int = BUDGET) -> Row:
         size = _size(packed)
     capped = (
         f"{len(kept):,} of {len(samples):,} samples are shown here, to keep this page small"
-        f"{'' if share == 1.0 else ' (the same prompts for every point)'}; all of them are in the run folder, "
-        "in samples/."
+        f"{'' if share == 1.0 else ' (the same prompts for every point)'}; all are in the run folder's "
+        "samples/."
     )
     return {**packed, "total": len(samples), "capped": capped}
 
@@ -102,9 +102,7 @@ def _pack(samples: Sequence[Row]) -> Row:
         )
         second, second_score = _second(row, judges)
         score = row.get("score") if row["suite"] == "safety" else row.get("toxicity")
-        flags = (
-            TRUNCATED * bool(row.get("truncated")) + DEGENERATE * bool(row.get("degenerate")) + CUT * cut
-        )
+        flags = TRUNCATED * bool(row.get("truncated")) + DEGENERATE * bool(row.get("degenerate")) + CUT * cut
         rows.append(
             [
                 points.number((row["split"], row["point"], row["method"], row["strength"])),

@@ -92,8 +92,8 @@ def judge_cards(judges: Mapping[str, Any]) -> list[Row]:
     """What each judge is, and every measurement on human labels that its card holds.
 
     Returns:
-        For each judge `role`, `name`, `family`, lists of texts `trained_on`, `never_trained_on`, `weaknesses`,
-        and `measured`: rows with `data`, `n`, the values of `MEASURES` and `intervals`.
+        For each judge `role`, `name`, `family`, `threshold`, lists of texts `trained_on`, `never_trained_on`
+        and `weaknesses`, and `measured`: rows with `data`, `n`, the values of `MEASURES` and `intervals`.
     """
     found = []
     for role, card in judges.items():

@@ -17,9 +17,9 @@ PUBLISHED: tuple[Row, ...] = (
 """The numbers that the reference work's abstract gives."""
 
 PUBLISHED_NOTE = (
-    "Published: arXiv 2409.07772, Falcon 11B judged by Llama Guard 3 8B on ALERT and adversarial ALERT: another "
-    "model, judge and set of prompts, so not comparable number by number. No figure of it for a single method "
-    "is known."
+    "Published: arXiv 2409.07772, Falcon 11B judged by Llama Guard 3 8B on ALERT and adversarial ALERT: "
+    "another model, judge and set of prompts, so not comparable number by number. No figure of it for a "
+    "single method is known."
 )
 
 
@@ -193,7 +193,15 @@ def _cell(row: Row, column: Column, best: Mapping[str, float], mark: Callable[[s
     return f"{text} ({span(interval, rate=column.rate)})" if interval and value is not None else text
 
 
-TERMINAL = ("global", "plain", "adversarial", "toxicity_adversarial", "over_refusal", "capability", "unscored")
+TERMINAL = (
+    "global",
+    "plain",
+    "adversarial",
+    "toxicity_adversarial",
+    "over_refusal",
+    "capability",
+    "unscored",
+)
 WIDTH_WITHOUT_TERMINAL = 140
 
 

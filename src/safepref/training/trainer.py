@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
@@ -103,9 +103,6 @@ class PreferenceTrainer(Trainer):
         on_step: called after each optimizer step.
     """
 
-    # The loss is a mean over the micro-batch and not scaled by what the Trainer counts as items.
-    model_accepts_loss_kwargs = False
-
     def __init__(
         self,
         *,
@@ -137,6 +134,7 @@ class PreferenceTrainer(Trainer):
             data_collator=lambda items: {"batch": items[0]},
             callbacks=[*callbacks, _StepEnd(self, on_step)],
         )
+        # The loss is a mean over the micro-batch: the Trainer is to divide by the accumulation, not by tokens.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
 
@@ -190,9 +188,12 @@ class PreferenceTrainer(Trainer):
             nll = -scored.sums[size : 2 * size, 0] / scored.counts[size : 2 * size, 0]
         policy_kl = reference_kl = None
         if self.plan.mismatched is not None:
-            # z0 is one number for all devices, as the loss's batch is theirs together.
-            policy_kl = self.accelerator.gather(policy[:, MISMATCHED].detach())
-            reference_kl = self.accelerator.gather(reference[:, MISMATCHED])
+            # z0 is one number for all processes, whose micro-batches may differ in size by a pair.
+            mine = torch.stack((policy.detach(), reference))[:, :, MISMATCHED].tolist()
+            policy_kl, reference_kl = (
+                torch.tensor([value for theirs in both for value in theirs], device=device)
+                for both in zip(*gather_object([mine]), strict=True)
+            )
         if self.method.length_normalised:
             policy, reference = policy / counts.clamp(min=1), reference / counts.clamp(min=1)
         logps = Logps(
@@ -262,7 +263,7 @@ class PreferenceTrainer(Trainer):
                 "step": self.state.global_step,
                 "epoch": self._seen / len(self.pairs),
                 "loss": logs["loss"],
-                "grad_norm": logs["grad_norm"],
+                "grad_norm": logs.get("grad_norm"),
                 "learning_rate": logs["learning_rate"],
                 "mean_reward": self.shift.value,
                 **self.monitor.finish_step(self.state.global_step),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from safepref.data.records import Pair, Prompt
+from safepref.data.records import Pair, Prompt, PromptKind
 from safepref.data.sources import (
     advbench,
     alert,
@@ -82,11 +82,24 @@ def load_pairs(
 
 
 def load_prompts(
-    name: str, path: Path | str | None = None, *, purpose: Purpose = "evaluate"
+    name: str,
+    path: Path | str | None = None,
+    *,
+    kind: PromptKind | None = None,
+    purpose: Purpose = "evaluate",
 ) -> tuple[list[Prompt], Loaded]:
-    """All prompts of a set, and what was left out; arguments and errors as `load_pairs`."""
+    """All prompts of a set, or those of one kind (XSTest holds two), and what was left out.
+
+    Other arguments and errors as `load_pairs`; a set without any prompt of the kind is an error too.
+    """
     loaded = _load(name, path, purpose, "prompts")
-    return [record for record in loaded.records if isinstance(record, Prompt)], loaded
+    prompts = [record for record in loaded.records if isinstance(record, Prompt)]
+    kept = [prompt for prompt in prompts if kind in (None, prompt.kind)]
+    if not kept:
+        raise InputError(
+            f"data set {name}: holds no {kind} prompt, only {prompts[0].kind} ones; name another"
+        )
+    return kept, loaded
 
 
 def _load(name: str, path: Path | str | None, purpose: Purpose, wanted: str) -> Loaded:

@@ -96,7 +96,7 @@ class Source:
                 this set; the first bad row is named.
         """
         found: list[Record] = []
-        errors: list[RowError] = []
+        bad: list[RowError] = []
         total = 0
         rows: Rows = self.rows(path)
         for where, row in self.gather(rows) if self.gather else rows:
@@ -106,26 +106,24 @@ class Source:
                     raise row
                 record = self.parse(row, where)
             except RowError as error:
-                errors.append(error)
+                bad.append(error)
                 continue
             if record is not None:
                 found.append(record)
-        if len(errors) > _BAD_SHARE * total:
-            raise InputError(
-                f"data set {self.name}: {len(errors)} of {total} rows are bad, first: {errors[0]}"
-            )
+        if len(bad) > _BAD_SHARE * total:
+            raise InputError(f"data set {self.name}: {len(bad)} of {total} rows are bad, first: {bad[0]}")
         if not found:
             raise InputError(f"data set {self.name}: no usable row; is the file in the set's own columns?")
-        return Loaded(self, found, errors)
+        return Loaded(self, found, bad)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A set's records, and the errors of the rows that were left out."""
+    """A set's records, and what was wrong with the rows that were left out."""
 
     source: Source
     records: list[Record]
-    errors: list[RowError]
+    bad: list[RowError]
 
 
 def column(row: Row, where: Where, name: str) -> Any:

@@ -13,8 +13,8 @@ const percent = (value) => (value === null || value === undefined ? "–" : (100
 function theme() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue("--" + name).trim();
-  return { ink: read("ink"), soft: read("soft"), line: read("line"), panel: read("panel"), faint: read("faint"),
-    accent: read("accent"), good: read("good"), bad: read("bad"), base: read("base") };
+  return { ink: read("ink"), soft: read("soft"), line: read("line"), panel: read("panel"),
+    base: read("base"), dark: matchMedia("(prefers-color-scheme: dark) and (not print)").matches };
 }
 
 function make(tag, attributes = {}, ...children) {

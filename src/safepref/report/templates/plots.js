@@ -29,7 +29,7 @@ function hoverOf(p) {
 function errors(points, key, colour) {
   const spans = points.map((p) => p[key + "_interval"]);
   if (!spans.some(Boolean)) return undefined;
-  return { type: "data", symmetric: false, color: colour, thickness: 1.2, width: 3,
+  return { type: "data", symmetric: false, color: colour + "99", thickness: 1.2, width: 3,
     array: points.map((p, at) => (spans[at] ? Math.max(0, spans[at][1] - p[key]) : 0)),
     arrayminus: points.map((p, at) => (spans[at] ? Math.max(0, p[key] - spans[at][0]) : 0)) };
 }
@@ -102,6 +102,11 @@ function drawTradeoff() {
 
 // ---- category by attack
 
+const HEAT = {
+  light: [[0, "#eef1f5"], [.25, "#f6c69a"], [.6, "#e8743b"], [1, "#a4161a"]],
+  dark: [[0, "#1f2832"], [.25, "#5c3a1e"], [.6, "#b4501f"], [1, "#ff6a4d"]],
+};
+
 function drawHeat() {
   const heat = DATA.heat;
   if (!heat) return;
@@ -133,9 +138,9 @@ function drawHeat() {
       texttemplate: "%{text}", textfont: { size: narrow ? 9 : 12 }, hoverongaps: false,
       customdata: table.map((row, r) => row.map((_, c) => `${rows[r]}, ${heat.columns[c].title}`)),
       hovertemplate: "%{customdata}<br>%{text}: %{z:.0%}<extra></extra>",
-      colorscale: [[0, t.faint], [.25, "#f6c69a"], [.6, "#e8743b"], [1, "#a4161a"]],
+      colorscale: HEAT[t.dark ? "dark" : "light"],
       colorbar: narrow ? undefined : { tickformat: ".0%", thickness: 10, outlinewidth: 0, len: .9 },
-      showscale: !narrow }], layout({ height, margin: { l: 10, r: 10, t: 8, b: 40 },
+      showscale: !narrow }], layout({ height, margin: { l: 10, r: narrow ? 64 : 10, t: 8, b: 40 },
       xaxis: { tickvals: heat.columns.map((_, at) => at), ticktext: heat.columns.map((c) => clip(c.title)), side: "top",
         tickangle: narrow ? -50 : 0, showgrid: false, zeroline: false, fixedrange: true },
       yaxis: { tickvals: rows.map((_, at) => at), ticktext: rows.map(clip), autorange: "reversed", showgrid: false,
