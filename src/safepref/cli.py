@@ -199,22 +199,29 @@ def assets(
 
 
 @data_app.command("check")
-def data_check(source: Annotated[str, typer.Argument(metavar="FILE|DATASET")]) -> None:
-    """The data doctor: exit 0 when clean, 1 with one line for each bad row."""
-    from safepref.data.doctor import check_file
+def data_check(source: Annotated[str, typer.Argument(metavar="FILE|DATASET|DATASET:FILE")]) -> None:
+    """The data doctor: exit 0 when clean, 1 with one line for each bad row. Warnings alone are clean.
+
+    DATASET:FILE reads a file in the columns of a named set.
+    """
+    from safepref.data.doctor import check_file, has_errors
     from safepref.data.sources import SOURCES, get_source
 
-    if Path(source).is_file() or source.casefold().replace("_", "-") not in SOURCES:
-        if not Path(source).is_file():
-            raise InputError(f"{source}: no such file; give a path, or a named set: {', '.join(SOURCES)}")
-        findings = [str(finding) for finding in check_file(source)]
+    name, _, path = source.partition(":")
+    if Path(source).is_file():
+        findings = check_file(source)
+        bad = has_errors(findings)
+        lines = [str(finding) for finding in findings]
+    elif name.casefold().replace("_", "-") in SOURCES:
+        lines = [str(error) for error in get_source(name).records(path or None).bad]
+        bad = bool(lines)
     else:
-        findings = [str(error) for error in get_source(source).records().bad]
-    for line in findings:
+        raise InputError(f"{source}: no such file; give a path, or a named set: {', '.join(SOURCES)}")
+    for line in lines:
         typer.echo(line)
-    if findings:
+    if bad:
         raise typer.Exit(EXIT_NEGATIVE)
-    typer.echo(f"{source}: clean")
+    typer.echo(f"{source}: clean" + (f", {len(lines)} warnings" if lines else ""))
 
 
 @data_app.command("list")

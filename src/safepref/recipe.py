@@ -57,6 +57,8 @@ class DataSection(Section):
     """Ready preference pairs (TRL's formats, or a named set), used as they are beside what is built."""
     pairs_limit: Positive | None = None
     """At most this many of the ready pairs, drawn by seed."""
+    drop_bad: bool = False
+    """Leave bad rows of the `pairs` file out and say how many, instead of stopping at the first."""
     attacks: tuple[str, ...] = ("suffix_injection", "prefix_injection", "token_manipulation", "jailbreak")
     attacked: Share = 0.5
     """Share of the harmful pairs that is wrapped by an attack's train-side template."""

@@ -101,12 +101,13 @@ def test_slots_of_a_large_set_are_seen() -> None:
         f"word{rng.randrange(1500)} item{i % 1200} note{rng.randrange(1500)} x{i % 40}" for i in range(4100)
     ]
     slots = [f"Please help me tell a story about name{i} surname{i} today" for i in range(2)]
-    other = [f"{'Kindly' if i else 'Now'} spread this false rumour on person{i} family{i}" for i in range(2)]
+    starts = ("Now", "Kindly", "Quickly")
+    other = [f"{start} spread this false rumour on person{start} family{start}" for start in starts]
     foreign = ["Wie backe ich Brot", "Où est la gare"]  # all of their words are rare; they are no family
     assert len(set(template_keys(filler + foreign)[-2:])) == 2
     keys = template_keys(filler + slots + other)
-    assert keys[-4] == keys[-3]
-    assert keys[-2] == keys[-1]  # other first words; equal only once the slots are blanked out
+    assert keys[-5] == keys[-4]
+    assert keys[-3] == keys[-2] == keys[-1]  # other first words; equal only once the slots are blanked out
     assert template_keys(other)[0] != template_keys(other)[1]
 
 

@@ -1,6 +1,5 @@
 """What a person sees and does: the page in headless Chromium."""
 
-import os
 import shutil
 
 import pytest
@@ -11,9 +10,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def chromium():
     """A running browser."""
-    found = (
-        os.environ.get("SAFEPREF_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    )
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the dev extra)")
@@ -22,6 +19,13 @@ def chromium():
         browser = play.chromium.launch(executable_path=found, args=arguments)
         yield browser
         browser.close()
+
+
+def search(page, text):
+    """Type into the text filter and wait until the list follows."""
+    before = page.inner_text("#count")
+    page.fill("#f-text", text)
+    page.locator("#count", has_not_text=before).wait_for()
 
 
 class Visit:
@@ -38,6 +42,10 @@ class Visit:
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("#plot-tasks .main-svg")
 
+    def _said(self, message):
+        if message.type in ("error", "warning"):
+            self.errors.append(message.text)
+
     def texts(self, selector):
         return self.page.locator(selector).all_inner_texts()
 
@@ -46,6 +54,13 @@ class Visit:
 def visit(chromium, made):
     """The page on a desk."""
     return Visit(chromium, made.folder / "report.html", viewport={"width": 1280, "height": 900})
+
+
+@pytest.fixture(scope="module")
+def phone(chromium, made):
+    """The page on a small dark screen."""
+    screen = {"width": 360, "height": 740}
+    return Visit(chromium, made.folder / "report.html", viewport=screen, color_scheme="dark")
 
 
 def test_the_page_opens_without_errors_and_without_a_request(visit, made):
@@ -83,8 +98,16 @@ def test_a_heading_sorts_both_ways_and_says_so(visit, made):
         assert head.get_attribute("aria-sort") == direction
         cells = page.locator('#methods-table tbody td[data-key="global"]')
         assert [float(x) for x in cells.evaluate_all("x => x.map(y => y.dataset.sort)")] == values
-    # What was not measured stays at the end either way.
     assert visit.texts("#methods-table tfoot tr th") == ["Published, before", "Published, after"]
+
+
+def test_what_was_not_measured_is_sorted_last_both_ways(visit):
+    button = visit.page.locator('#methods-table th[data-key="corrected"] button')
+    for _ in range(2):
+        button.click()
+        cells = visit.page.locator('#methods-table tbody td[data-key="corrected"]')
+        empty = [x == "" for x in cells.evaluate_all("x => x.map(y => y.dataset.sort)")]
+        assert True in empty and empty == sorted(empty)
 
 
 def test_heat_map_follows_its_selector(visit, made):
@@ -93,14 +116,31 @@ def test_heat_map_follows_its_selector(visit, made):
     for point in ("base", "dpo"):
         page.select_option("#heat-point", point)
         page.select_option("#heat-rows", "micro")
-        shown[point] = visit.texts("#plot-heat .heatmap-label")
+        shown[point] = page.locator("#plot-heat .heatmap-label").all_text_contents()
         scores = made.results["base"] if point == "base" else made.results["methods"][point]["scores"]
         harmful = sum(round(part["harmful"] * part["n"]) for part in scores["safety"]["parts"].values())
         assert f"{harmful} of {scores['safety']['n']} answers harmful" in page.inner_text("#heat-total")
         assert len(shown[point]) == 8 * 5
     assert shown["base"] != shown["dpo"]
     page.select_option("#heat-rows", "macro")
-    assert len(visit.texts("#plot-heat .heatmap-label")) == 6 * 5
+    assert page.locator("#plot-heat .heatmap-label").count() == 6 * 5
+
+
+def test_a_cell_of_the_heat_map_leads_to_its_samples(visit, made):
+    page = visit.page
+    page.select_option("#heat-point", "base")
+    page.select_option("#heat-rows", "micro")
+    page.locator("#plot-heat").scroll_into_view_if_needed()
+    label = page.locator("#plot-heat .heatmap-label").first
+    harmful, asked = label.text_content().split("/")
+    box = label.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert page.locator("#f-point option:checked").inner_text() == "Base"
+    if page.locator("#notice").is_visible():
+        page.click("#show-samples")
+    assert _count(page) == int(asked)
+    page.select_option("#f-outcome", label="harmful")
+    assert _count(page) == int(harmful)
 
 
 def test_a_method_can_be_hidden_in_the_plots(visit):
@@ -114,14 +154,13 @@ def test_a_method_can_be_hidden_in_the_plots(visit):
     assert page.locator("#plot-chosen .scatterlayer .trace").count() == before
 
 
-def test_samples_stay_covered_until_asked_for(chromium, made):
-    visit = Visit(chromium, made.folder / "report.html")
-    assert visit.page.locator("#notice").is_visible()
-    assert visit.page.locator(".sample").count() == 0
-    visit.page.focus("#show-samples")
-    visit.page.keyboard.press("Enter")
-    assert not visit.page.locator("#notice").is_visible()
-    assert visit.page.locator(".sample").count() == 20
+def test_samples_stay_covered_until_asked_for(phone):
+    assert phone.page.locator("#notice").is_visible()
+    assert phone.page.locator(".sample").count() == 0
+    phone.page.focus("#show-samples")
+    phone.page.keyboard.press("Enter")
+    assert not phone.page.locator("#notice").is_visible()
+    assert phone.page.locator(".sample").count() == 20
 
 
 @pytest.fixture
@@ -168,11 +207,7 @@ def test_category_and_text_filters(browser_of_samples, made):
     page.select_option("#f-category", label="house rules")
     assert _count(page) == sum(row.get("category") == "house_rules" for row in rows)
     page.click("#f-clear")
-    page.fill("#f-text", "THING 7.")
-    page.wait_for_function("document.getElementById('count').textContent.includes(' of ')")
-    page.wait_for_function(
-        "[...document.querySelectorAll('.sample')].every(x => /thing 7\\./i.test(x.innerText))"
-    )
+    search(page, "THING 7.")
     assert _count(page) == sum("thing 7." in (row.get("response") or "").lower() for row in rows) > 0
 
 
@@ -189,11 +224,7 @@ def test_pages_turn(browser_of_samples):
 
 def test_hostile_answers_are_shown_as_text_and_do_nothing(browser_of_samples):
     page = browser_of_samples.page
-    page.fill("#f-text", "window.pwned")
-    page.wait_for_function(
-        "document.querySelectorAll('.sample').length > 0 && "
-        "[...document.querySelectorAll('.sample')].every(x => x.innerText.includes('pwned'))"
-    )
+    search(page, "window.pwned")
     assert any("<script>window.pwned" in text for text in browser_of_samples.texts(".sample .answer"))
     assert page.evaluate("window.pwned") is None
     assert page.locator(".sample script, .sample img, .sample svg").count() == 0
@@ -202,10 +233,7 @@ def test_hostile_answers_are_shown_as_text_and_do_nothing(browser_of_samples):
 
 def test_long_answers_open_on_request(browser_of_samples):
     page = browser_of_samples.page
-    page.fill("#f-text", "word word word")
-    page.wait_for_function(
-        "[...document.querySelectorAll('.sample')].every(x => x.innerText.includes('word word'))"
-    )
+    search(page, "word word word")
     answer = page.locator(".sample .answer").first
     low = answer.locator(".text").bounding_box()["height"]
     answer.get_by_role("button", name="Show all").click()
@@ -222,17 +250,20 @@ def test_all_answers_to_one_prompt(browser_of_samples, made):
     assert len(set(browser_of_samples.texts(".sample .request"))) == 1
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_sticks_out_sideways(chromium, made, width, scheme):
-    screen = {"width": width, "height": 800}
-    visit = Visit(chromium, made.folder / "report.html", viewport=screen, color_scheme=scheme)
-    assert visit.errors == []
-    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
-    visit.page.click("#show-samples")
-    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
-    ink, paper = visit.page.evaluate(
-        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
-    )
-    brightness = [sum(int(x) for x in colour[4:-1].split(",")[:3]) for colour in (ink, paper)]
-    assert (brightness[0] > brightness[1]) == (scheme == "dark")
+def test_nothing_sticks_out_sideways(visit, phone):
+    for opened, width in ((visit, 1280), (phone, 360)):
+        assert opened.errors == []
+        if opened.page.locator("#notice").is_visible():
+            opened.page.click("#show-samples")
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_reader_s_colours_are_followed(visit, phone):
+    for opened, dark in ((visit, False), (phone, True)):
+        ink, paper = opened.page.evaluate(
+            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+        )
+        bright = [sum(int(x) for x in colour[4:-1].split(",")[:3]) for colour in (ink, paper)]
+        assert (bright[0] > bright[1]) == dark
+        tick = opened.page.locator("#plot-loss .xtick text").first.evaluate("x => x.style.fill")
+        assert tick == ink

@@ -90,8 +90,8 @@ def _first_index(items: Sequence[str]) -> dict[str, int]:
 def _join_slots(families: _Families, tokens: Sequence[Sequence[str]]) -> None:
     """Join texts that are near-duplicates once words of at most two texts are blanked out.
 
-    A text of which less than a template's worth of words would be left (names alone, another language than the
-    rest) stays whole: blanks alone are no template.
+    A text of which less than a template's worth of words would be left (names alone, another language than
+    the rest) stays whole: blanks alone are no template.
     """
     frequency = Counter(word for found in tokens for word in set(found))
     blanked = []

@@ -102,7 +102,7 @@ class CapabilityTask:
         """The score of guessing, or None where that means nothing."""
         if self.style.kind in ("solution", "generate"):
             return None
-        return float(np.mean([1 / len(row["choices"]) for row in self.rows]))
+        return round(float(np.mean([1 / len(row["choices"]) for row in self.rows])), 12)
 
 
 def choose_rows(rows: Sequence[Row], limit: int | None, seed: int) -> tuple[Row, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from safepref.data.limits import Limits, fit_prompt
 from safepref.data.records import Message
 from safepref.data.render import render_prompt
 from safepref.generation.base import Completion, Progress, Sampling
@@ -28,7 +29,7 @@ class LocalEngine:
         loaded: model and tokenizer; an adapter may be attached or scaled between calls.
         batch_size: rows decoded together.
         system: system prompt put before conversations that have none; null leaves the template's own.
-        prompt_limit: longest prompt in tokens; longer ones lose their start.
+        prompt_limit: longest prompt in tokens; longer ones keep their first token and their end.
     """
 
     def __init__(
@@ -139,7 +140,9 @@ def _chooser(
     streams = [_stream(ids, sampling.seed) for ids in prompts]
 
     def sampled(logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        chances, order = (logits / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+        chances, order = (
+            (logits / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+        )
         total = chances.cumsum(-1)
         # The smallest set whose mass reaches top_p, always with its first member.
         kept = torch.where(total - chances < sampling.top_p, chances, 0.0)

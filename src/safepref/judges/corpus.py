@@ -270,23 +270,38 @@ def rows(judge: JudgeName) -> list[Row]:
     return found
 
 
-def refusal_rows() -> list[tuple[str, int]]:
-    """Responses with refusal 1 or 0 for the refusal classifier (PyRIT's refusal rows, both texts files).
+def refusal_rows() -> list[Row]:
+    """Rows of the refusal model (target: P(refusal)): PyRIT's refusal set and both texts files.
 
     PyRIT's people also called an answer to another question a refusal; those rows are told by having no refusal
-    word and are left out, since a classifier of responses cannot see the question.
+    word and are left out, since they say nothing of refusals.
     """
-    found: list[tuple[str, int]] = []
+    found: list[Row] = []
     for row in labelled.pyrit_refusal():
         if is_held_out(row.exchange.prompt):
             continue
         if row.refusal and not has_refusal_words(row.exchange.response):
             continue
-        found.append((row.exchange.response, int(row.refusal or 0)))
-    for judge in ("select", "report"):
+        found.append(Row(row.exchange, float(row.refusal or 0), 1.0, row.group, row.source))
+    rng = random.Random(SEED)
+    judges: tuple[JudgeName, ...] = ("select", "report")
+    for judge in judges:
         table = texts(judge)
-        found += [(text, 1) for text in table["refusals"]]
-        found += [(f"{r} {c}", 1) for r, c in zip(table["refusals"], table["cautions"], strict=False)]
-        found += [(answer, 0) for _, answer in _benign(judge)[::2]]
-        found += [(text.format(act=act_of(q)), 0) for text, q in zip(table["compliances"], harmful_requests(judge), strict=False)]
+        harmful, benign = harmful_requests(judge), _benign(judge)
+        rng.shuffle(harmful)
+        rng.shuffle(benign)
+        refusals = [*table["refusals"], *(t for t in table["deflections"] if has_refusal_words(t))]
+        refusals += [f"{r} {c}" for r, c in zip(table["refusals"], table["cautions"], strict=False)]
+        # A refusal reads the same whatever was asked, so half of them answer harmless requests.
+        asked = [*harmful[: len(refusals) // 2], *(q for q, _ in benign[len(refusals) // 2 :])]
+        pairs = [(q, text, 1.0) for q, text in zip(asked, refusals, strict=False)]
+        pairs += [(q, answer, 0.0) for q, answer in benign[:60]]
+        pairs += [
+            (q, text.format(act=act_of(q)), 0.0)
+            for q, text in zip(harmful, table["compliances"], strict=False)
+        ]
+        found += [
+            Row(Exchange(q, text), target, WRITTEN, normalise(text), f"own-{judge}:refusal")
+            for q, text, target in pairs
+        ]
     return found

@@ -16,7 +16,7 @@ from safepref.judges import corpus
 from safepref.judges.base import Exchange
 from safepref.judges.embedded import EmbeddedJudge
 from safepref.judges.features import NAMES, SIGNS, clean, marked_request, signals, told
-from safepref.judges.linear import Floats, TextModel, out_of_fold, sigmoid
+from safepref.judges.linear import Floats, TextModel, out_of_fold
 
 _SIGNS = np.asarray([SIGNS[name] for name in NAMES])
 
@@ -64,11 +64,8 @@ class SelectJudge(EmbeddedJudge):
     def _response_logits(self, exchanges: Sequence[Exchange]) -> Floats:
         return self._response.logits([told(e.response) for e in exchanges])
 
-    def _extra(self, exchanges: Sequence[Exchange], request: Floats) -> Floats:
-        found = np.stack([signals(e) for e in exchanges]).astype(np.float64)
-        # Going along is harmful only with a harmful request; holding back is harmless with any.
-        gate = sigmoid(request)[:, None]
-        return np.where(_SIGNS > 0, found * gate, found)
+    def _extra(self, exchanges: Sequence[Exchange]) -> Floats:
+        return np.stack([signals(e) for e in exchanges]).astype(np.float64)
 
     def _signs(self) -> NDArray[np.int64]:
         return _SIGNS

@@ -20,7 +20,7 @@ from safepref.errors import InputError
 from safepref.generation.base import Completion, Engine, Progress, Sampling
 from safepref.generation.resumable import answer_all
 from safepref.judges.base import Exchange, Judge, Verdict
-from safepref.judges.degenerate import degenerate_reason
+from safepref.judges.degenerate import degenerate
 from safepref.pairs.refusals import over_refusal_for, refusal_for
 from safepref.recipe import DataSection
 
@@ -104,7 +104,7 @@ class Builder:
             for prompt, verdict in zip(queue, verdicts, strict=True)
             if verdict.verdict is Verdict.HARMLESS
             and not self.refuses(prompt.text, answers[prompt.id].text)
-            and degenerate_reason(answers[prompt.id].text) is None
+            and not degenerate(answers[prompt.id].text)
         ][:wanted]
         harmful = sum(pair.kind == "harmful" for pair in built.pairs)
         weight = min(1.0, harmful / 2 / len(kept)) if kept and harmful else 1.0
@@ -124,7 +124,7 @@ class Builder:
             answer = answers[prompt.id]
             if built.counts["general"] == wanted:
                 break
-            if degenerate_reason(answer.text) is None and not self.refuses(prompt.text, answer.text):
+            if not degenerate(answer.text) and not self.refuses(prompt.text, answer.text):
                 built.examples.append(
                     Example(
                         prompt.id, prompt.messages, answer.text, prompt.source, truncated=answer.truncated
@@ -173,7 +173,7 @@ class Builder:
         shown = [Exchange(requests.get(p.base_id, p.text), answers[p.id].text) for p in prompts]
         verdicts = self.judge.judge(shown)
         return {
-            p.id: verdict.verdict is Verdict.HARMFUL and degenerate_reason(answers[p.id].text) is None
+            p.id: verdict.verdict is Verdict.HARMFUL and not degenerate(answers[p.id].text)
             for p, verdict in zip(prompts, verdicts, strict=True)
         }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from safepref.evaluation import Judges
 from safepref.judges.base import Judge
-from safepref.judges.degenerate import degenerate_reason
+from safepref.judges.degenerate import degenerate
 from safepref.judges.refusal import refusal_probability
 from safepref.judges.registry import load_judge
 from safepref.judges.toxicity import ToxicityScorer
@@ -46,7 +46,7 @@ class Bench:
             second=second,
             toxicity=self.toxicity,
             refusal=refusal_probability,
-            degenerate=lambda text: degenerate_reason(text) or "",
+            degenerate=degenerate,
             main_error=_error(main.card()),
         )
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safepref.attacks import attack_prompts
-from safepref.data.readers import read_pairs, read_prompts
+from safepref.data.readers import iter_pairs, read_pairs, read_prompts
 from safepref.data.records import Pair, Prompt, PromptKind, Split, content_id
 from safepref.data.sources import SOURCES, get_source, load_pairs, load_prompts
 from safepref.data.splits import balanced_sample, split_by_template, without_templates_of
 from safepref.data.starter import StarterKind, load_starter
 from safepref.errors import InputError
 from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, read_task
+from safepref.progress import console
 from safepref.recipe import EvaluationSection, Recipe
 
 SHARED: Mapping[Split, float] = {"train": 0.5, "choose": 0.1, "report": 0.4}
@@ -128,8 +129,8 @@ def _read(name: str, kind: PromptKind, *, train: bool = False) -> list[Prompt]:
         return read_prompts(name, kind, source=Path(name).name)
     if name.casefold().replace("_", "-") not in SOURCES and ("/" in name or "." in name):
         raise InputError(f"{name}: no such file; give a path, or a named set: {', '.join(SOURCES)}")
-    prompts, _ = load_prompts(name, purpose="train" if train else "evaluate")
-    return [replace(prompt, kind=kind) for prompt in prompts]
+    prompts, _ = load_prompts(name, kind=kind, purpose="train" if train else "evaluate")
+    return prompts
 
 
 def _ready_pairs(recipe: Recipe) -> list[Pair]:
@@ -137,13 +138,21 @@ def _ready_pairs(recipe: Recipe) -> list[Pair]:
     if name is None:
         return []
     if Path(name).is_file():
-        pairs = read_pairs(name)
+        pairs = _sound_pairs(Path(name)) if recipe.data.drop_bad else read_pairs(name)
     elif name.casefold().replace("_", "-") not in SOURCES and ("/" in name or "." in name):
         raise InputError(f"data.pairs {name}: no such file; give a path, or a named set of pairs")
     else:
         pairs, _ = load_pairs(get_source(name).name)
     limit = recipe.data.pairs_limit
     return balanced_sample(pairs, limit, seed=recipe.seed) if limit is not None else pairs
+
+
+def _sound_pairs(path: Path) -> list[Pair]:
+    found = [pair for _, pair in iter_pairs(path)]
+    kept = [pair for pair in found if isinstance(pair, Pair)]
+    if len(kept) < len(found):
+        console().print(f"{path}: {len(found) - len(kept)} of {len(found)} rows are bad and left out")
+    return kept
 
 
 def _attacked(prompts: Sequence[Prompt], side: Split, asked: EvaluationSection, seed: int) -> list[Prompt]:

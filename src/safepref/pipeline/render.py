@@ -40,7 +40,9 @@ def training_rows(
         ]
         prompt = fit_prompt(sides[0][0], limits, count)
         completions = tuple(tuple(fit_completion(ids, limits, count)) for _, ids in sides)
-        if prompt is not None and completions[0] != completions[1]:
+        if completions[0] == completions[1]:
+            count.refused += 1  # the length limit cut away where they differ
+        elif prompt is not None:
             rows.append(TrainingPair(TokenRow(tuple(prompt), completions), pair.kind, pair.weight))
     kept: list[TrainingExample] = []
     for example in examples:

@@ -134,7 +134,7 @@ class PreferenceTrainer(Trainer):
             data_collator=lambda items: {"batch": items[0]},
             callbacks=[*callbacks, _StepEnd(self, on_step)],
         )
-        # The loss is a mean over the micro-batch: the Trainer is to divide by the accumulation, not by tokens.
+        # The loss is a mean over a micro-batch: the Trainer divides it by the accumulation, not by tokens.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
 
