@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the work's own negative answer, 2 usage or bad input, 3 in
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,9 @@ judge_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(judge_app, name="judge")
+
+CTRL_C = 130
+"""What the parser returns when a command was interrupted."""
 
 RecipeArg = Annotated[Path | None, typer.Argument(help="YAML recipe; the embedded default when left out.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="key=value laid on top of the recipe.")]
@@ -281,10 +285,14 @@ def _options(
 def main() -> None:
     """The entry point: settings of the process, then the command, then its exit code."""
     tune_process()
+    # A scheduler's polite stop is treated like Ctrl-C: finished work is kept, the exit code says resumable.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Outside its standalone mode the app returns the code of `typer.Exit` instead of ending the process.
         result = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
+        if code == CTRL_C:
+            raise KeyboardInterrupt
     except SafeprefError as error:
         print(f"safepref: {error}", file=sys.stderr)
         code = error.exit_code

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -72,5 +73,45 @@ def _lines(title: str, total: int) -> Advance:
         left = (now - start) / done * (total - done) if done else 0.0
         tail = f"{duration(left)} left" if done < total else f"{duration(now - start)}"
         print(f"  {title}: {done}/{total}, {tail}", file=sys.stderr, flush=True)
+
+    return advance
+
+
+Stage = Callable[[str, int, int], None]
+"""Called with a stage's name, how many of its items are done, and how many it has."""
+
+
+@contextmanager
+def progress_by_stage() -> Iterator[Stage]:
+    """One bar after the other for work that names its stages; call the yielded function as `Stage` says."""
+    bar: dict[str, Any] = {"stage": None}
+
+    def close() -> None:
+        if bar["stage"] is not None:
+            bar["context"].__exit__(None, None, None)
+
+    def show(stage: str, done: int, total: int) -> None:
+        if bar["stage"] != stage:
+            close()
+            context = track(stage, total)
+            bar.update(stage=stage, context=context, advance=context.__enter__(), done=0)
+        if done > bar["done"]:
+            bar["advance"](done - bar["done"])
+            bar["done"] = done
+
+    try:
+        yield show
+    finally:
+        close()
+
+
+def counted(show: Stage, stage: str, total: int) -> Advance:
+    """A counter of newly finished items that shows itself as a stage."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        show(stage, done, total)
 
     return advance

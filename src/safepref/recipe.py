@@ -149,9 +149,8 @@ class EvaluationSection(Section):
     choose_plain: Positive = 32
     choose_attacked: Positive = 16
     choose_benign: Positive = 32
-    choose_toxicity: Positive = 16
-    choose_capability: Positive = 40
-    """Rows of each capability task on the choose split."""
+    choose_arithmetic: Positive = 40
+    """Generated arithmetic questions on the choose split, where ability is chosen by."""
 
 
 class ReportSection(Section):

@@ -5,7 +5,7 @@ import pytest
 from safepref.report.figures import CURVE_POINTS, capability, curves, front, heat, points, tradeoff
 from safepref.report.folder import read_run
 from safepref.report.gains import paired_gains
-from safepref.report.sections import headline, judge_cards, stage_groups
+from safepref.report.sections import headline, judge_cards, recommendation, stage_groups
 from safepref.report.tables import methods_table
 
 
@@ -118,6 +118,16 @@ def test_headline_is_safety_with_its_price(made, run):
     chosen = made.results["recommended"]["scores"]
     assert items[0]["after"] == chosen["safety"]["global"]
     assert items[0]["gain"]["value"] == pytest.approx(items[0]["after"] - items[0]["before"])
+
+
+def test_a_recommended_point_below_the_floor_is_marked(made):
+    low = made.results["methods"]["nca"]["choose"]["0.8"]["safety"]["interval"][0]
+    for floor, missed in ((low + 0.01, True), (low, False)):
+        choice = recommendation(made.results, {"recipe": {"report": {"safety_floor": floor}}})
+        assert choice["title"] == "NCA at strength 0.8"
+        assert choice["why"] == "It keeps the most ability."
+        assert (choice["floor"] == floor) == missed
+    assert recommendation({"methods": {}}, {})["title"] == ""
 
 
 def test_long_curves_are_thinned_and_keep_both_ends():

@@ -118,3 +118,12 @@ def test_summary_prints_a_model_name_that_looks_like_markup(made, capsys):
     results["model"] = "[bold]x[/nope]"
     print_summary(results)
     assert "[bold]x[/nope]" in capsys.readouterr().out
+
+
+def test_names_are_the_titles_of_the_table_of_methods():
+    from safepref.methods import METHODS
+    from safepref.report.labels import method_label
+
+    assert {name: method_label(name) for name in METHODS} == {
+        name: method.title for name, method in METHODS.items()
+    }

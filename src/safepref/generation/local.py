@@ -54,9 +54,9 @@ class LocalEngine:
     ) -> list[Completion]:
         """One completion for each conversation, in the order given."""
         tokenizer = self.loaded.tokenizer
-        prompts = [
-            tuple(render_prompt(tokenizer, m, self.system)[-self.prompt_limit :]) for m in conversations
-        ]
+        limits = Limits(max_prompt=self.prompt_limit)
+        rendered = [fit_prompt(render_prompt(tokenizer, m, self.system), limits) for m in conversations]
+        prompts = [tuple(ids) for ids in rendered if ids is not None]
         copies: dict[tuple[int, ...], int] = {}
         for ids in prompts:
             copies[ids] = copies.get(ids, 0) + 1

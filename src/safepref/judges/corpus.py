@@ -1,9 +1,9 @@
 """What the two embedded judges are fitted on, row by row, and what they may never see.
 
-`select` gets PyRIT's objective-achieved and refusal rows, half of AdvBench and texts/select.yaml; `report` gets
-PyRIT's harm-severity rows, the other half of AdvBench and texts/report.yaml. The two share no response and no
-request: whatever stands in both of PyRIT's sets is left to `select` alone. Requests that are also HarmBench's are
-dropped from both, because HarmBench, Do-Not-Answer and XSTest are for measuring only.
+`select` gets PyRIT's objective-achieved and refusal rows, half of AdvBench and texts/select.yaml; `report`
+gets PyRIT's harm-severity rows, the other half of AdvBench and texts/report.yaml. The two share no response
+and no request: whatever stands in both of PyRIT's sets is left to `select` alone. Requests that are also
+HarmBench's are dropped from both, because HarmBench, Do-Not-Answer and XSTest are for measuring only.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def advbench(judge: JudgeName) -> list[str]:
 
     Requests are clustered by their rarest content words first, so that rewordings fall on one side.
     """
-    table = yaml.safe_load(assets.fetch("pyrit/seed_datasets/local/adv_bench.prompt").read_text(encoding="utf-8"))
+    table = yaml.safe_load(
+        assets.fetch("pyrit/seed_datasets/local/adv_bench.prompt").read_text(encoding="utf-8")
+    )
     values = sorted({seed["value"] for seed in table["seeds"]})
     bags = [frozenset(w[:6] for w in normalise(v).split() if len(w) > 3) for v in values]
     cluster = list(range(len(values)))
@@ -112,7 +114,8 @@ def advbench(judge: JudgeName) -> list[str]:
 
 _QUESTION = re.compile(
     r"^(?:how (?:do|can|could|would|should) (?:i|you|we|someone|people)|what is the (?:best|easiest) way to|"
-    r"what do i need to|how would you go about|i want to|can you help me|please help me|how would someone|can you|"
+    r"what do i need to|how would you go about|i want to|can you help me|please help me|how would someone|"
+    r"can you|"
     r"what's the best way to|i'd like to|(?:list the things|give me the steps|i need) (?:i need )?to)\s+",
     re.I,
 )
@@ -229,7 +232,17 @@ def _written(judge: JudgeName) -> Iterator[Row]:
         text: str = rng.choice(table["compliances"])
         return text.format(act=act_of(request))
 
-    kinds = ("comply", "comply", "refuse", "caution", "pivot", "warned", "deflect", "elsewhere", "refuse_warn")
+    kinds = (
+        "comply",
+        "comply",
+        "refuse",
+        "caution",
+        "pivot",
+        "warned",
+        "deflect",
+        "elsewhere",
+        "refuse_warn",
+    )
     for i, request in enumerate(harmful):
         kind = kinds[i % len(kinds)]
         refusal, caution = rng.choice(refusals), rng.choice(cautions)
@@ -249,7 +262,9 @@ def _written(judge: JudgeName) -> Iterator[Row]:
             response, target = rng.choice(benign)[1], 0.0
         else:
             response, target = f"{refusal} {caution}", 0.0
-        yield Row(Exchange(request, response), target, WRITTEN, normalise(act_of(request)), f"own-{judge}:{kind}")
+        yield Row(
+            Exchange(request, response), target, WRITTEN, normalise(act_of(request)), f"own-{judge}:{kind}"
+        )
     for i, (request, answer) in enumerate(benign):
         kind = ("answer", "comply", "refuse", "answer")[i % 4]
         if kind == "answer":
@@ -260,7 +275,9 @@ def _written(judge: JudgeName) -> Iterator[Row]:
             response = rng.choice(harmless).format(act=act_of(request))
         else:
             response = rng.choice(refusals)
-        yield Row(Exchange(request, response), 0.0, WRITTEN, normalise(act_of(request)), f"own-{judge}:harmless")
+        yield Row(
+            Exchange(request, response), 0.0, WRITTEN, normalise(act_of(request)), f"own-{judge}:harmless"
+        )
 
 
 def rows(judge: JudgeName) -> list[Row]:
@@ -273,8 +290,8 @@ def rows(judge: JudgeName) -> list[Row]:
 def refusal_rows() -> list[Row]:
     """Rows of the refusal model (target: P(refusal)): PyRIT's refusal set and both texts files.
 
-    PyRIT's people also called an answer to another question a refusal; those rows are told by having no refusal
-    word and are left out, since they say nothing of refusals.
+    PyRIT's people also called an answer to another question a refusal; those rows are told by having no
+    refusal word and are left out, since they say nothing of refusals.
     """
     found: list[Row] = []
     for row in labelled.pyrit_refusal():

@@ -27,11 +27,14 @@ _PROTOTYPES = ("refusals", "cautions", "deflections", "compliances")
 
 
 class ReportJudge(EmbeddedJudge):
-    """Embedding judge: request, opening and rest are embedded apart, so a refusal cannot cover what follows."""
+    """Embedding judge: request, opening and rest are embedded apart, so a refusal cannot cover what
+    follows.
+    """
 
-    name = "report"
+    rows_of = "report"
     family = "MiniLM sentence embeddings of request, opening and rest, logistic regression"
     trained_on = ("pyrit-harm", "AdvBench (half)", "texts/report.yaml", "all-MiniLM-L6-v2 (frozen)")
+    measured_on = "pyrit-objective"
     sources = ("embedded_report.py", "embedding.py", "texts/report.yaml")
     weaknesses = (
         "fine detail: a vague and a working answer look alike in a sentence embedding",

@@ -24,9 +24,10 @@ _SIGNS = np.asarray([SIGNS[name] for name in NAMES])
 class SelectJudge(EmbeddedJudge):
     """Lexical and structural judge; about a thousand short exchanges a second on one core."""
 
-    name = "select"
+    rows_of = "select"
     family = "TF-IDF of request and response, sentence-structure signals, logistic regression"
     trained_on = ("pyrit-objective", "pyrit-refusal", "AdvBench (half)", "texts/select.yaml")
+    measured_on = "pyrit-harm"
     sources = ("embedded_select.py", "texts/select.yaml", "texts/lexicon.yaml")
     weaknesses = (
         "implicit hate and harm that uses none of the usual words",

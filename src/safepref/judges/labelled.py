@@ -1,7 +1,7 @@
 """Readers of labelled exchanges: the sets that people labelled, and a user's own rows.
 
-Built-in names read PyRIT's human-labelled sets out of its pinned wheel (MIT). A path may hold JSON lines in any
-of these schemas, told apart by their fields:
+Built-in names read PyRIT's human-labelled sets out of its pinned wheel (MIT). A path may hold JSON lines in
+any of these schemas, told apart by their fields:
 
 - `prompt, response, harmful` (0 or 1): the contract's own rows; Do-Not-Answer's too;
 - `prompt, response, label` with XSTest's three labels (arXiv 2308.01263) and `prompt_type`;
@@ -54,14 +54,35 @@ def normalise(text: str) -> str:
     return re.sub(r"\W+", " ", text.lower()).strip()
 
 
-_OBJECTIVE = (
-    "bias chemical_biological cyber exploits harassment_bullying hate_speech illegal_activity info_integrity "
-    "misinformation phishing privacy self_harm sexual violence"
-).split()
-_HARM = (
-    "exploits hate_speech hate_speech_multi_score info_integrity mini_hate_speech privacy representational "
-    "self_harm sexual violence violence_multi_score"
-).split()
+_OBJECTIVE = [
+    "bias",
+    "chemical_biological",
+    "cyber",
+    "exploits",
+    "harassment_bullying",
+    "hate_speech",
+    "illegal_activity",
+    "info_integrity",
+    "misinformation",
+    "phishing",
+    "privacy",
+    "self_harm",
+    "sexual",
+    "violence",
+]
+_HARM = [
+    "exploits",
+    "hate_speech",
+    "hate_speech_multi_score",
+    "info_integrity",
+    "mini_hate_speech",
+    "privacy",
+    "representational",
+    "self_harm",
+    "sexual",
+    "violence",
+    "violence_multi_score",
+]
 _REFUSAL = ("refusal", "refusal_extra")
 
 
@@ -185,7 +206,9 @@ def _read(row: dict[str, Any], where: str, source: str) -> Labelled:
         flags = [_binary(value, f"labels.{key}", where) for key, value in row["labels"].items()]
         return Labelled(Exchange("", row["text"]), harmful=int(any(flags)), source=source)
     if {"text", "toxic"} <= row.keys():
-        return Labelled(Exchange("", row["text"]), harmful=_binary(row["toxic"], "toxic", where), source=source)
+        return Labelled(
+            Exchange("", row["text"]), harmful=_binary(row["toxic"], "toxic", where), source=source
+        )
     raise InputError(
         f"{where}: fields {', '.join(sorted(row)) or 'none'} fit no known schema; "
         "give prompt, response and harmful (0 or 1)"

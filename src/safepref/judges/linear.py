@@ -1,4 +1,5 @@
-"""The small fitted parts of the embedded judges: TF-IDF, logistic regression, and their storage without pickle.
+"""The small fitted parts of the embedded judges: TF-IDF, logistic regression, and their storage without
+pickle.
 
 Fitting uses scikit-learn; what is kept is plain arrays (safetensors) and JSON.
 """
@@ -42,9 +43,9 @@ def fit_logistic(
 ) -> Linear:
     """Weighted logistic regression with soft targets in 0..1, both classes given equal weight.
 
-    Minimises strength * sum_i w_i * cross-entropy(t_i, p_i) + |coefficients|^2 / 2, scikit-learn's form with C =
-    `strength`. With `signs` (F,), a coefficient is held at or above 0 where the sign is +1, at or below 0 where
-    it is -1, and is free at 0.
+    Minimises strength * sum_i w_i * cross-entropy(t_i, p_i) + |coefficients|^2 / 2, scikit-learn's form
+    with C = `strength`. With `signs` (F,), a coefficient is held at or above 0 where the sign is +1, at or
+    below 0 where it is -1, and is free at 0.
     """
     from scipy.optimize import minimize
 
@@ -72,7 +73,9 @@ def fit_logistic(
 
 
 def out_of_fold(
-    fit: Callable[[NDArray[np.int64]], Callable[[NDArray[np.int64]], Floats]], groups: Sequence[str], folds: int = 5
+    fit: Callable[[NDArray[np.int64]], Callable[[NDArray[np.int64]], Floats]],
+    groups: Sequence[str],
+    folds: int = 5,
 ) -> Floats:
     """Logits of every row by a model that saw no row of its group, shape (N,).
 
@@ -87,7 +90,25 @@ def out_of_fold(
 
 
 # Words whose only news is how long a text is. Negations and pronouns stay: they carry refusals.
-_STOP = ["the", "of", "a", "an", "to", "and", "in", "is", "are", "for", "that", "it", "as", "or", "be", "with", "on"]
+_STOP = [
+    "the",
+    "of",
+    "a",
+    "an",
+    "to",
+    "and",
+    "in",
+    "is",
+    "are",
+    "for",
+    "that",
+    "it",
+    "as",
+    "or",
+    "be",
+    "with",
+    "on",
+]
 
 
 class TextModel:
@@ -146,10 +167,12 @@ class TextModel:
 def _vectorizers(characters: bool, vocabularies: list[list[str]] | None = None) -> list[Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    known = vocabularies or [None, None]
+    known: Sequence[list[str] | None] = vocabularies or [None, None]
     made = [TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, stop_words=_STOP, vocabulary=known[0])]
     if characters:
-        made.append(TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, vocabulary=known[1]))
+        made.append(
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, vocabulary=known[1])
+        )
     return made
 
 

@@ -1,9 +1,10 @@
 """Toxicity of text: tox-block's six-label BiLSTM (MIT), run in numpy from its published arrays.
 
-The package needs TensorFlow and loads a pickle; neither is used here. The weights are read from the HDF5 file. The
-tokenizer exists only as a pickle: it is hash-checked and read once by an unpickler that turns every class but int
-and the collections into an inert stub, then kept as JSON. Trained on Wikipedia comments (Jigsaw, CC0), it scores
-abusive wording, not whether an answer helps with harm, and it is blind to implicit hate (HateCheck AUC .50).
+The package needs TensorFlow and loads a pickle; neither is used here. The weights are read from the HDF5
+file. The tokenizer exists only as a pickle: it is hash-checked and read once by an unpickler that turns
+every class but int and the collections into an inert stub, then kept as JSON. Trained on Wikipedia comments
+(Jigsaw, CC0), it scores abusive wording, not whether an answer helps with harm, and it is blind to implicit
+hate (HateCheck AUC .50).
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def read_arrays(path: str) -> dict[str, NDArray[np.float32]]:
 
 
 def _hard_sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.clip(0.2 * x + 0.5, 0, 1)
+    return np.asarray(np.clip(0.2 * x + 0.5, 0, 1), np.float32)
 
 
 class ToxicityScorer:
@@ -122,8 +123,12 @@ class ToxicityScorer:
         return [0] * (LENGTH - len(known)) + known
 
     def _run(self, way: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One direction of the LSTM over (B, T, 50), gates in Keras's order i, f, c, o; hidden states (B, T, 50)."""
-        kernel, recurrent, bias = (self._arrays[f"{way}.{part}"] for part in ("kernel", "recurrent_kernel", "bias"))
+        """One direction of the LSTM over (B, T, 50), gates in Keras's order i, f, c, o; hidden states (B, T,
+        50).
+        """
+        kernel, recurrent, bias = (
+            self._arrays[f"{way}.{part}"] for part in ("kernel", "recurrent_kernel", "bias")
+        )
         units = recurrent.shape[0]
         projected = inputs @ kernel + bias
         hidden = np.zeros((len(inputs), units), np.float32)

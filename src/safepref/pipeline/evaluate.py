@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from safepref.hardware import threads
 from safepref.logprobs.store import model_fingerprint
 from safepref.models import load_model, variant
 from safepref.pipeline.judging import Bench
-from safepref.progress import console, track
+from safepref.progress import console, progress_by_stage
 from safepref.recipe import JudgeSection
 from safepref.store import cache_dir, sha256_json, write_json, write_jsonl
 
@@ -131,27 +129,3 @@ def _adapter_hash(folder: Path | None) -> str:
         return "base"
     found = sorted(folder.glob("*.safetensors"))
     return sha256_json([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found])
-
-
-@contextmanager
-def progress_by_stage() -> Iterator[Any]:
-    """A progress display for evaluation's (stage, done, total) calls, one bar a stage."""
-    bar: dict[str, Any] = {"stage": None}
-
-    def close() -> None:
-        if bar["stage"] is not None:
-            bar["context"].__exit__(None, None, None)
-
-    def show(stage: str, done: int, total: int) -> None:
-        if bar["stage"] != stage:
-            close()
-            context = track(stage, total)
-            bar.update(stage=stage, context=context, advance=context.__enter__(), done=0)
-        if done > bar["done"]:
-            bar["advance"](done - bar["done"])
-            bar["done"] = done
-
-    try:
-        yield show
-    finally:
-        close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safepref.attacks import attack_prompts
 from safepref.data.readers import iter_pairs, read_pairs, read_prompts
-from safepref.data.records import Pair, Prompt, PromptKind, Split, content_id
+from safepref.data.records import Pair, Prompt, PromptKind, Split
 from safepref.data.sources import SOURCES, get_source, load_pairs, load_prompts
 from safepref.data.splits import balanced_sample, split_by_template, without_templates_of
 from safepref.data.starter import StarterKind, load_starter
@@ -23,8 +23,8 @@ from safepref.recipe import EvaluationSection, Recipe
 
 SHARED: Mapping[Split, float] = {"train": 0.5, "choose": 0.1, "report": 0.4}
 """A set of the user's that serves training and evaluation."""
-HELD_OUT: Mapping[Split, float] = {"choose": 0.2, "report": 0.8}
-"""A set that serves evaluation alone."""
+TRAINED: Mapping[Split, float] = {"train": 0.85, "choose": 0.15}
+"""A set of the user's that serves training alone."""
 
 
 @dataclass(slots=True)
@@ -60,28 +60,31 @@ class Prompts:
 def gather(recipe: Recipe) -> Prompts:
     """Read, split and sample everything.
 
+    What evaluation brings is reported on and nothing else: strengths are chosen by the starter set, by a part
+    of the training prompts and by generated arithmetic, since public benchmarks are for evaluation only.
+
     Raises:
         InputError: a file or set that cannot be read, or too few prompts on a side.
     """
     asked, seed = recipe.evaluation, recipe.seed
     harmful = _harmful(recipe)
-    benign = _held_out(asked.benign, "lookalikes", "harmless", seed)
-    toxicity = _split(_read(asked.toxicity or "real-toxicity-prompts", "toxicity"), HELD_OUT, seed)
-    tasks = _tasks(asked, seed)
-    choose = Suite(
-        safety=_attacked(harmful["choose"], "choose", asked, seed),
-        benign=_sample(benign["choose"], _cap(asked.choose_benign, asked.limit), seed),
-        toxicity=_sample(toxicity["choose"], _cap(asked.choose_toxicity, asked.limit), seed),
-        capability=tasks["choose"],
-    )
+    benign = _benign(recipe)
+    toxicity = _distinct(_read(asked.toxicity or "real-toxicity-prompts", "toxicity"))
     report = Suite(
         safety=_attacked(harmful["report"], "report", asked, seed),
         benign=_sample(benign["report"], _cap(asked.benign_count, asked.limit), seed),
-        toxicity=_sample(toxicity["report"], _cap(asked.toxicity_count, asked.limit), seed),
-        capability=tasks["report"],
+        toxicity=_sample(toxicity, _cap(asked.toxicity_count, asked.limit), seed),
+        capability=_tasks(asked, seed),
+    )
+    choose = Suite(
+        safety=_attacked(_apart(harmful["choose"], harmful["report"]), "choose", asked, seed),
+        benign=_sample(
+            _apart(benign["choose"], benign["report"]), _cap(asked.choose_benign, asked.limit), seed
+        ),
+        capability=[arithmetic_task(_cap(asked.choose_arithmetic, asked.limit), seed + 1)],
     )
     pairs = _ready_pairs(recipe)
-    held_out = [*harmful["choose"], *harmful["report"], *benign["choose"], *benign["report"]]
+    held_out = [p for kind in (harmful, benign) for side in ("choose", "report") for p in kind[side]]
     kept_harmful, dropped_harmful = without_templates_of(harmful["train"], held_out)
     kept_harmless, dropped_harmless = without_templates_of(benign["train"], held_out)
     kept_pairs, dropped_pairs = without_templates_of(pairs, held_out) if pairs else ([], [])
@@ -104,24 +107,38 @@ def _harmful(recipe: Recipe) -> dict[Split, list[Prompt]]:
     """Harmful prompts for the three sides; one file named for both uses is dealt out by template."""
     train, evaluation = recipe.data.prompts, recipe.evaluation.prompts
     if evaluation is not None and evaluation == train:
-        return _split(_read(evaluation, "harmful", train=True), SHARED, recipe.seed)
-    sides = _held_out(evaluation, "harmful", "harmful", recipe.seed)
+        return split_by_template(_read(evaluation, "harmful", train=True), SHARED, recipe.seed)
+    sides = _starter("harmful", evaluated=evaluation is None)
     if train is not None:
-        sides["train"] = _read(train, "harmful", train=True)
+        sides |= split_by_template(_read(train, "harmful", train=True), TRAINED, recipe.seed)
+    if evaluation is not None:
+        sides["report"] = _distinct(_read(evaluation, "harmful"))
     return sides
 
 
-def _held_out(
-    name: str | None, starter: StarterKind, kind: PromptKind, seed: int
-) -> dict[Split, list[Prompt]]:
-    if name is None:
-        splits: tuple[Split, ...] = ("train", "choose", "report")
-        return {split: load_starter(starter, split) for split in splits}
-    return {"train": load_starter(starter), **_split(_read(name, kind), HELD_OUT, seed)}
+def _benign(recipe: Recipe) -> dict[Split, list[Prompt]]:
+    """Harmless look-alikes for the three sides."""
+    name = recipe.evaluation.benign
+    sides = _starter("lookalikes", evaluated=name is None)
+    if name is not None:
+        sides["report"] = _distinct(_read(name, "harmless"))
+    return sides
 
 
-def _split(prompts: Sequence[Prompt], shares: Mapping[Split, float], seed: int) -> dict[Split, list[Prompt]]:
-    return split_by_template(prompts, shares, seed)
+def _starter(kind: StarterKind, *, evaluated: bool) -> dict[Split, list[Prompt]]:
+    """The starter set's sides; its report side is trained on where evaluation brings its own prompts."""
+    train, choose, report = (load_starter(kind, split) for split in ("train", "choose", "report"))
+    if evaluated:
+        return {"train": train, "choose": choose, "report": report}
+    return {"train": [*train, *(replace(p, split="train") for p in report)], "choose": choose, "report": []}
+
+
+def _apart(prompts: Sequence[Prompt], report: Sequence[Prompt]) -> list[Prompt]:
+    return without_templates_of(prompts, report)[0]
+
+
+def _distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
+    return list({prompt.id: replace(prompt, split="report") for prompt in prompts}.values())
 
 
 def _read(name: str, kind: PromptKind, *, train: bool = False) -> list[Prompt]:
@@ -173,23 +190,11 @@ def _sample(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
     return balanced_sample(prompts, count, seed=seed)
 
 
-def _tasks(asked: EvaluationSection, seed: int) -> dict[Split, list[CapabilityTask]]:
-    """Capability tasks with disjoint rows: the first drawn are chosen by, the next are reported."""
-    report, choose = _cap(asked.capability_rows, asked.limit), _cap(asked.choose_capability, asked.limit)
+def _tasks(asked: EvaluationSection, seed: int) -> list[CapabilityTask]:
+    rows = _cap(asked.capability_rows, asked.limit)
     if asked.capability is None:
-        whole = [*embedded_tasks(), arithmetic_task(report + choose, seed)]
-    else:
-        whole = [read_task(path) for path in asked.capability]
-    sides: dict[Split, list[CapabilityTask]] = {"choose": [], "report": []}
-    for task in whole:
-        order = sorted(range(len(task.rows)), key=lambda i, t=task: content_id(str(seed), t.name, str(i)))  # type: ignore[misc]
-        taken = min(choose, len(order) // 4)
-        places = {"choose": order[:taken], "report": order[taken : taken + report]}
-        for split in sides:
-            rows = tuple(task.rows[i] for i in sorted(places[split]))
-            if rows:
-                sides[split].append(replace(task, rows=rows))
-    return sides
+        return [*embedded_tasks(limit=rows, seed=seed), arithmetic_task(rows, seed)]
+    return [read_task(path, limit=rows, seed=seed) for path in asked.capability]
 
 
 def _cap(count: int, limit: int | None) -> int:

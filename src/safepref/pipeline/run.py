@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,17 @@ from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples
 from safepref.generation.base import Engine, Sampling
 from safepref.generation.local import LocalEngine
 from safepref.hardware import describe, threads
-from safepref.logprobs.engine import LogprobEngine
-from safepref.logprobs.store import ReferenceStore, model_fingerprint, reference_logps
+from safepref.logprobs.store import ReferenceStore, model_fingerprint
 from safepref.methods import Method, resolve_methods
 from safepref.models import EMBEDDED, LoadedModel, load_model, variant
 from safepref.pairs.build import Builder, Built
-from safepref.pipeline.evaluate import progress_by_stage
 from safepref.pipeline.forecast import forecast
 from safepref.pipeline.judging import Bench, refuses
 from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble
-from safepref.progress import console, duration, track
+from safepref.progress import console, counted, duration, progress_by_stage, track
 from safepref.recipe import Recipe
 from safepref.report import write_report
 from safepref.store import (
@@ -264,9 +261,9 @@ class Job:
             pairs, examples = training_rows(
                 self.loaded.tokenizer, self.pairs, self.examples, self.limits, self.recipe.model.system
             )
-            if not settings.full:
-                self._reference(pairs)
-            with track(method.name, make_plan(len(pairs), len(examples), method, settings).steps) as advance:
+            plan = make_plan(len(pairs), len(examples), method, settings)
+            # The reference runs through the trained graph, adapters off; the store serves all methods.
+            with progress_by_stage() as show:
                 result = train_method(
                     self.loaded,
                     pairs,
@@ -275,17 +272,11 @@ class Job:
                     settings,
                     self.out,
                     self.store,
-                    advance,
+                    counted(show, method.name, plan.steps),
                     fingerprint=self.fingerprint,
+                    on_reference=counted(show, "reference", len(pairs)),
                 )
             write_json(self._scores(f"train-{method.name}"), result.summary)
-
-    def _reference(self, pairs: Sequence[Any]) -> None:
-        """One reference pass serves every method; what the store has is not computed again."""
-        rows = [pair.row for pair in pairs]
-        with track("reference", len(rows)) as advance:
-            engine = LogprobEngine(self.loaded.model)
-            reference_logps(engine, rows, self.store, advance, fingerprint=self.fingerprint)
 
     def evaluate_all(self) -> None:
         """Base and methods on the report split at strength 1; every strength on the choose split."""

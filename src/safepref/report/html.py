@@ -13,7 +13,15 @@ from safepref.report.figures import capability, curves, heat, tradeoff
 from safepref.report.folder import RunFolder, read_run
 from safepref.report.gains import paired_gains
 from safepref.report.samples import pack_samples
-from safepref.report.sections import MEASURES, headline, judge_cards, judge_views, stage_groups, training_rows
+from safepref.report.sections import (
+    MEASURES,
+    headline,
+    judge_cards,
+    judge_views,
+    recommendation,
+    stage_groups,
+    training_rows,
+)
 from safepref.report.tables import (
     PUBLISHED,
     PUBLISHED_NOTE,
@@ -86,7 +94,7 @@ def render(run: RunFolder) -> str:
         published_note=PUBLISHED_NOTE,
         headline=headline(rows, gains),
         after=next((row for row in rows if row["recommended"]), None),
-        why=labels.at(results, "recommended", "why") or "no recommendation was recorded",
+        choice=recommendation(results, run.manifest),
         figures=figures,
         training=training_rows(results),
         judges=judge_cards(run.judges),

@@ -56,6 +56,26 @@ def headline(rows: Sequence[Row], gains: Mapping[str, Mapping[str, Gain]]) -> li
     return found
 
 
+def recommendation(results: Mapping[str, Any], manifest: Mapping[str, Any]) -> Row:
+    """The recommended point and its reason.
+
+    Returns:
+        `title` ("" where nothing is recommended), `why` as a sentence, and `floor`: the safety floor of the
+        recipe where the point's interval on the choose split does not lie above it, else None.
+    """
+    chosen = results.get("recommended") or {}
+    method, strength = chosen.get("method"), chosen.get("strength")
+    why = str(chosen.get("why") or "no recommendation was recorded").rstrip(".")
+    found = {"title": "", "why": f"{why[0].upper()}{why[1:]}.", "floor": None}
+    if method is None or strength is None:
+        return found
+    tried = at(results, "methods", method, "choose", f"{strength:g}", "safety", "interval")
+    floor = at(manifest, "recipe", "report", "safety_floor")
+    if tried is not None and floor is not None and tried[0] < floor:
+        found["floor"] = floor
+    return {**found, "title": f"{method_label(method)} at strength {strength:g}"}
+
+
 def training_rows(results: Mapping[str, Any]) -> list[Row]:
     """What each method was trained with and where it ended; warnings as sentences."""
     found = []

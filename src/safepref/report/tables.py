@@ -30,7 +30,9 @@ class Column:
     key: str
     title: str
     group: str
-    better: Literal["high", "low"] | None
+    better: Literal["high", "low"]
+    name: str
+    """The title where no group stands above it."""
     help: str
     rate: bool = True
     """Shown as a percentage; otherwise with three decimals."""
@@ -81,8 +83,9 @@ def _row(
         "global": safety.get("global"),
         "global_interval": safety.get("interval"),
         "plain": safety.get("plain"),
-        "plain_interval": at(safety, "parts", "plain", "interval"),
+        "plain_interval": at(safety, "intervals", "plain"),
         "adversarial": safety.get("adversarial"),
+        "adversarial_interval": at(safety, "intervals", "adversarial"),
         **{f"asr.{attack}": rate for attack, rate in (safety.get("asr") or {}).items()},
         "toxicity_plain": toxicity.get("plain"),
         "toxicity_plain_interval": at(toxicity, "intervals", "plain"),
@@ -113,35 +116,35 @@ def scores_of(results: Mapping[str, Any], row: Row) -> dict[str, Any]:
 
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns of rows from `methods_table`: one for each attack and each task that any row has."""
-    attacks = _names(rows, "asr.")
-    tasks = _names(rows, "task.")
+    attacks, tasks = _names(rows, "asr."), _names(rows, "task.")
+    asr, ability = "Attack success rate", "Capability by task"
     return [
-        Column("global", "Global", "Safety", "high", "mean of plain and adversarial safety"),
-        Column("plain", "Plain", "Safety", "high", "harmless answers to harmful requests asked as they are"),
-        Column("adversarial", "Adversarial", "Safety", "high", "the same under attack, mean over attacks"),
-        Column("corrected", "Corrected", "Safety", "high", "global, corrected for the judge's own error"),
-        Column("unscored", "Unscored", "Safety", "low", "answers without a verdict; never counted as safe"),
-        *(
-            Column(f"asr.{a}", words(a), "Attack success rate", "low", f"harmful answers under {words(a)}")
-            for a in attacks
-        ),
-        Column(
-            "toxicity_plain", "Plain", "Toxicity", "low", "mean P(toxic) of plain continuations", rate=False
-        ),
+        Column("global", "Global", "Safety", "high", "Global safety", "mean of plain and adversarial safety"),
+        Column("plain", "Plain", "Safety", "high", "Plain safety", "harmful requests asked as they are"),
+        Column("adversarial", "Adversarial", "Safety", "high", "Adversarial safety", "mean over the attacks"),
+        Column("over_refusal", "Over-refusal", "Price", "low", "Over-refusal", "look-alikes not answered"),
+        Column("capability", "Capability", "Price", "high", "Capability", "mean over the tasks", rate=False),
+        Column("toxicity_plain", "Plain", "Toxicity", "low", "Plain toxicity", "mean P(toxic)", rate=False),
         Column(
             "toxicity_adversarial",
             "Adversarial",
             "Toxicity",
             "low",
+            "Adversarial toxicity",
             "mean P(toxic) under an instruction to be toxic",
             rate=False,
         ),
-        Column("over_refusal", "Over-refusal", "Cost", "low", "harmless look-alikes that were not answered"),
-        Column("capability", "Mean", "Capability", "high", "mean over the tasks", rate=False),
-        *(
-            Column(f"task.{t}", words(t), "Capability", "high", f"score on {words(t)}", rate=False)
-            for t in tasks
+        *(Column(f"asr.{a}", words(a), asr, "low", f"ASR {words(a)}", "harmful answers") for a in attacks),
+        Column("unscored", "Unscored", "Verdicts", "low", "Unscored", "no verdict; never counted as safe"),
+        Column(
+            "corrected",
+            "Corrected",
+            "Verdicts",
+            "high",
+            "Corrected safety",
+            "global safety, corrected for the judge's own error",
         ),
+        *(Column(f"task.{t}", words(t), ability, "high", words(t), "score", rate=False) for t in tasks),
     ]
 
 
@@ -158,7 +161,7 @@ def best_values(rows: Sequence[Row], shown: Sequence[Column]) -> dict[str, float
         values = [
             row[column.key] for row in rows if row["role"] != "base" and row.get(column.key) is not None
         ]
-        if column.better and len(set(values)) > 1:
+        if len(set(values)) > 1:
             found[column.key] = max(values) if column.better == "high" else min(values)
     return found
 
@@ -168,9 +171,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     rows = methods_table(results)
     shown = columns(rows)
     best = best_values(rows, shown)
-    short = {"Attack success rate": "ASR", "Safety": "", "Cost": ""}
-    titles = [" ".join(filter(None, (short.get(c.group, c.group), c.title))) for c in shown]
-    head = ["Method", *(title[0].upper() + title[1:] for title in titles)]
+    head = ["Method", *(column.name for column in shown)]
     lines = [_line(head), _line(["---", *["---:"] * len(shown)])]
     for row in rows:
         name = row["label"] + (" (recommended)" if row["recommended"] else "")
@@ -220,8 +221,7 @@ def print_summary(results: Mapping[str, Any]) -> None:
     table = Table(title=Text(f"{results['model']}, report split"), title_justify="left")
     table.add_column("Method")
     for column in shown:
-        group = "" if column.group in ("Cost", "Safety") else column.group
-        table.add_column(Text(f"{group} {column.title}".strip()), justify="right")
+        table.add_column(Text(column.name), justify="right")
     for row in rows:
         mark = " *" if row["recommended"] else ""
         cells = [Text(row["label"] + mark)]

@@ -64,6 +64,7 @@ def train_method(
     progress: Callable[[int], None] | None = None,
     *,
     fingerprint: str | None = None,
+    on_reference: Callable[[int], None] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainResult:
     """Train `loaded` by `method`; a call with the same arguments continues a killed one, to equal weights.
@@ -81,6 +82,7 @@ def train_method(
         progress: called with the number of newly finished optimizer steps; the calls add up to
             `make_plan(...).steps`.
         fingerprint: the model's, if known (`model_fingerprint`).
+        on_reference: called with the number of rows whose reference log-probs are newly at hand.
         callbacks: more of transformers' callbacks, for example to stop early.
 
     Raises:

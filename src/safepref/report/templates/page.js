@@ -14,7 +14,7 @@ function theme() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue("--" + name).trim();
   return { ink: read("ink"), soft: read("soft"), line: read("line"), panel: read("panel"),
-    base: read("base"), dark: matchMedia("(prefers-color-scheme: dark) and (not print)").matches };
+    base: read("base"), dark: matchMedia("(prefers-color-scheme: dark)").matches && !matchMedia("print").matches };
 }
 
 function make(tag, attributes = {}, ...children) {

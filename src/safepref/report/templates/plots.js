@@ -60,8 +60,8 @@ function scatter(id, key, title, view, hidden) {
     const large = mine.filter((p) => p.split === "report");
     if (large.length) {
       traces.push({ x: large.map((p) => p[key]), y: large.map((p) => p.safety),
-        mode: large.length && view !== "choose" && all.length <= 16 ? "markers+text" : "markers",
-        textposition: "top right", textfont: { color: t.soft, size: 11 }, name: method,
+        mode: view === "report" || all.length <= 16 ? "markers+text" : "markers",
+        cliponaxis: false, textposition: "top right", textfont: { color: t.soft, size: 11 }, name: method,
         text: large.map((p) => p.label), customdata: large.map(hoverOf), hovertemplate: "%{customdata}<extra></extra>",
         error_x: errors(large, key, colour), error_y: errors(large, "safety", colour),
         marker: { color: colour, symbol: method === "base" ? "x" : symbolOf(method), size: 13,
@@ -77,7 +77,8 @@ function scatter(id, key, title, view, hidden) {
 
 function drawTradeoff() {
   if (!$("plot-capability")) return;
-  let view = "both";
+  // The strengths of many methods at once are a thicket.
+  let view = DATA.methods.length > 4 ? "report" : "both";
   const named = [{ name: "base", label: "Base" },
     ...DATA.methods.map((name) => ({ name, label: DATA.tradeoff.points.find((p) => p.method === name)?.label ?? name }))];
   const draw = () => {
@@ -88,15 +89,16 @@ function drawTradeoff() {
     }
   };
   const hidden = methodChips($("tradeoff-chips"), named, draw);
-  for (const button of $("tradeoff-view").querySelectorAll("button")) {
+  const buttons = [...$("tradeoff-view").querySelectorAll("button")];
+  const press = () => buttons.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.view === view)));
+  for (const button of buttons) {
     button.addEventListener("click", () => {
       view = button.dataset.view;
-      for (const other of $("tradeoff-view").querySelectorAll("button")) {
-        other.setAttribute("aria-pressed", String(other === button));
-      }
+      press();
       draw();
     });
   }
+  press();
   drawing(draw);
 }
 
@@ -131,7 +133,7 @@ function drawHeat() {
     const total = point.cells.reduce((sum, cell) => [sum[0] + cell[2], sum[1] + cell[3]], [0, 0]);
     $("heat-total").textContent = `${point.label}: ${short(total[0])} of ${total[1]} answers ` +
       `${heat.exact ? "harmful" : "not safe"} (${percent(total[0] / total[1])})`;
-    const height = 90 + rows.length * (grouped ? 46 : 26);
+    const height = (narrow ? 150 : 60) + rows.length * (grouped ? 46 : 26);
     Plotly.react("plot-heat", [{ type: "heatmap", z: rate, zmin: 0, zmax: 1, xgap: 2, ygap: 2,
       x: heat.columns.map((_, at) => at), y: rows.map((_, at) => at),
       text: table.map((row) => row.map(([harmful, n]) => (n ? `${short(harmful)}/${n}` : ""))),
@@ -140,9 +142,9 @@ function drawHeat() {
       hovertemplate: "%{customdata}<br>%{text}: %{z:.0%}<extra></extra>",
       colorscale: HEAT[t.dark ? "dark" : "light"],
       colorbar: narrow ? undefined : { tickformat: ".0%", thickness: 10, outlinewidth: 0, len: .9 },
-      showscale: !narrow }], layout({ height, margin: { l: 10, r: narrow ? 64 : 10, t: 8, b: 40 },
+      showscale: !narrow }], layout({ height, margin: { l: 10, r: 10, t: 8, b: 10 },
       xaxis: { tickvals: heat.columns.map((_, at) => at), ticktext: heat.columns.map((c) => clip(c.title)), side: "top",
-        tickangle: narrow ? -50 : 0, showgrid: false, zeroline: false, fixedrange: true },
+        tickangle: narrow ? -90 : 0, showgrid: false, zeroline: false, fixedrange: true },
       yaxis: { tickvals: rows.map((_, at) => at), ticktext: rows.map(clip), autorange: "reversed", showgrid: false,
         zeroline: false, fixedrange: true } }), CONFIG);
     const plot = $("plot-heat");

@@ -1,0 +1,89 @@
+"""Judges by name: the one place where a new judge is registered."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from safepref.errors import InputError
+from safepref.judges.base import Judge
+
+
+def _select(_: str, **__: Any) -> Judge:
+    from safepref.judges.embedded_select import SelectJudge
+
+    return SelectJudge()
+
+
+def _report(_: str, **__: Any) -> Judge:
+    from safepref.judges.embedded_report import ReportJudge
+
+    return ReportJudge()
+
+
+def _keyword(_: str, **__: Any) -> Judge:
+    from safepref.judges.refusal import KeywordRefusalJudge
+
+    return KeywordRefusalJudge()
+
+
+def _refusal(_: str, **__: Any) -> Judge:
+    from safepref.judges.refusal import RefusalJudge
+
+    return RefusalJudge()
+
+
+def _guard(row: str) -> Callable[..., Judge]:
+    def make(model: str, **options: Any) -> Judge:
+        from safepref.judges.guard import GUARDS, GuardJudge
+
+        return GuardJudge(GUARDS[row], model=model or None, **options)
+
+    return make
+
+
+def _rubric(target: str, **options: Any) -> Judge:
+    from safepref.judges.api import RubricJudge
+
+    model, _, url = target.partition("@")
+    url = url or str(options.pop("base_url", "")) or os.environ.get("OPENAI_BASE_URL", "")
+    if not model or not url:
+        raise InputError("judge rubric: model or server missing; give rubric:MODEL@http://HOST/v1")
+    return RubricJudge(url, model, **options)
+
+
+JUDGES: dict[str, Callable[..., Judge]] = {
+    "select": _select,
+    "report": _report,
+    "refusal": _refusal,
+    "keyword-refusal": _keyword,
+    "llama-guard-3": _guard("llama-guard-3"),
+    "llama-guard-3-1b": _guard("llama-guard-3-1b"),
+    "rubric": _rubric,
+}
+"""Name to maker. A maker is called with what follows the colon in `name:target` and the options."""
+
+
+def load_judge(name: str, **options: Any) -> Judge:
+    """The judge of that name.
+
+    `llama-guard-3:PATH` takes a folder or another hub id, `rubric:MODEL@http://HOST/v1` a chat model on an
+    OpenAI-compatible server. `options` go to guard and rubric judges (threshold, batch_size, api_key ...).
+
+    Raises:
+        InputError: unknown name, the nearest one is named; or what follows the colon is missing or not
+        wanted.
+    """
+    head, _, target = name.partition(":")
+    if head not in JUDGES:
+        near = difflib.get_close_matches(head, JUDGES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"judge {name!r} is not known; {hint}judges: {', '.join(JUDGES)}")
+    if head in ("select", "report", "refusal", "keyword-refusal") and (target or options):
+        given = target or ", ".join(options)
+        raise InputError(
+            f"judge {name!r}: {head} takes no target and no options (got {given}); give {head} alone"
+        )
+    return JUDGES[head](target, **options)

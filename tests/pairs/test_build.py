@@ -1,0 +1,162 @@
+"""On-policy pairs: only unsafe answers are rejected ones, look-alikes are weighted, answers are resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safepref.data.records import Message, Prompt, content_id
+from safepref.errors import InputError
+from safepref.generation.base import Completion, Progress, Sampling
+from safepref.judges.base import Exchange, Judgment, Verdict
+from safepref.pairs.build import Builder, Built, interleave
+from safepref.recipe import DataSection
+
+
+class Scripted:
+    """Answers by rule; counts how many conversations it was asked."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def generate(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        self.asked += len(conversations)
+        answers = []
+        for messages in conversations:
+            text = messages[-1]["content"]
+            if messages[0]["role"] == "system":
+                answers.append(Completion("I would rather not, but here is a safer idea.", 9, False))
+            elif "steal" in text.lower() and sampling.seed == 0:
+                answers.append(Completion("No, that is wrong.", 5, False))
+            else:
+                answers.append(Completion(f"Certainly, first take the {text.split()[-1]} and", 9, True))
+        return answers
+
+
+class Wary:
+    """Finds every answer that begins with agreement harmful when the bare request is on its list."""
+
+    name = "wary"
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
+        def one(exchange: Exchange) -> Judgment:
+            bad = exchange.response.startswith("Certainly") and exchange.prompt.startswith("how to")
+            return Judgment(Verdict.HARMFUL if bad else Verdict.HARMLESS, float(bad), self.name)
+
+        return [one(exchange) for exchange in exchanges]
+
+    def card(self) -> dict[str, Any]:
+        return {}
+
+
+def prompts(kind: Any, *texts: str) -> list[Prompt]:
+    return [
+        Prompt(
+            id=content_id(text),
+            messages=({"role": "user", "content": text},),
+            kind=kind,
+            category=["crime_theft", "weapon_other"][n % 2],
+        )
+        for n, text in enumerate(texts)
+    ]
+
+
+HARMFUL = prompts("harmful", *(f"how to {verb} a car" for verb in ("steal", "burn", "crash", "flood")))
+HARMLESS = prompts(
+    "harmless", *(f"what is a word for {word}" for word in ("steal", "burn", "crash", "flood"))
+)
+
+
+def builder(folder: Path, engine: Scripted, **data: Any) -> Builder:
+    values = {"harmful": 4, "harmless": 4, "general": 2, "attacked": 0.5, "tries": 2} | data
+    return Builder(
+        DataSection(**values), engine, Wary(), lambda p, r: r.startswith(("No", "I would")), folder, seed=0
+    )
+
+
+def test_rejected_answers_are_the_models_own_unsafe_ones(tmp_path: Path) -> None:
+    built = Built()
+    builder(tmp_path, Scripted()).harmful(HARMFUL, built)
+    assert len(built.pairs) == 4
+    assert all(pair.rejected.startswith("Certainly") for pair in built.pairs)
+    assert all(not pair.chosen.startswith("Certainly") for pair in built.pairs)
+    assert len({pair.chosen for pair in built.pairs}) > 1
+    assert all(pair.meta == {"chosen_truncated": False, "rejected_truncated": True} for pair in built.pairs)
+    assert sum(pair.attack is not None for pair in built.pairs) == 2
+    # The refused theft was asked again with another seed before it gave an unsafe answer.
+    assert built.counts["harmful_tried"] == 5
+
+
+def test_running_out_of_unsafe_answers_is_said_with_the_count(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.harmful is 5, but only 4 unsafe answers .* in 4 prompts"):
+        builder(tmp_path, Scripted(), harmful=5).harmful(HARMFUL, Built())
+
+
+def test_look_alikes_keep_the_models_answer_and_weigh_at_most_a_third(tmp_path: Path) -> None:
+    built = Built()
+    make = builder(tmp_path, Scripted())
+    make.harmful(HARMFUL, built)
+    make.harmless(HARMLESS, built)
+    harmless = [pair for pair in built.pairs if pair.kind == "harmless"]
+    assert harmless
+    assert all(pair.chosen.startswith("Certainly") for pair in harmless)
+    weights = {kind: sum(p.weight for p in built.pairs if p.kind == kind) for kind in ("harmful", "harmless")}
+    assert weights["harmless"] <= weights["harmful"] / 2 + 1e-9
+
+
+def test_refused_look_alikes_are_not_taught(tmp_path: Path) -> None:
+    built = Built()
+    builder(tmp_path, Scripted()).harmless(HARMLESS, built)
+    assert "No, that is wrong." not in {pair.chosen for pair in built.pairs}
+    assert built.counts["harmless"] == 3
+
+
+def test_the_models_own_refusals_can_be_chosen(tmp_path: Path) -> None:
+    built = Built()
+    builder(tmp_path, Scripted(), refusals="model").harmful(HARMFUL, built)
+    assert {pair.chosen for pair in built.pairs} == {"I would rather not, but here is a safer idea."}
+    assert all(message["role"] != "system" for pair in built.pairs for message in pair.messages)
+
+
+def test_general_answers_are_anchors_marked_where_they_were_cut(tmp_path: Path) -> None:
+    built = Built()
+    builder(tmp_path, Scripted()).general(prompts("general", "name a city", "name a river"), built)
+    assert [example.truncated for example in built.examples] == [True, True]
+    assert not built.pairs
+
+
+def test_a_second_call_asks_nothing_again_and_builds_the_same(tmp_path: Path) -> None:
+    engine = Scripted()
+    first, second = Built(), Built()
+    builder(tmp_path, engine).harmful(HARMFUL, first)
+    asked = engine.asked
+    builder(tmp_path, engine).harmful(HARMFUL, second)
+    assert engine.asked == asked
+    assert first.pairs == second.pairs
+
+
+def test_a_torn_line_is_asked_again(tmp_path: Path) -> None:
+    engine = Scripted()
+    first, second = Built(), Built()
+    builder(tmp_path, engine).harmful(HARMFUL, first)
+    path = tmp_path / "harmful-0-0.jsonl"
+    path.write_bytes(path.read_bytes()[:-7])
+    builder(tmp_path, engine).harmful(HARMFUL, second)
+    assert first.pairs == second.pairs
+
+
+def test_interleaving_takes_categories_in_turn_and_ignores_the_order_given() -> None:
+    order = interleave(HARMFUL, 0)
+    assert [p.category for p in order[:2]] != [order[0].category] * 2
+    assert interleave(HARMFUL[::-1], 0) == order
+    assert sorted(p.id for p in order) == sorted(p.id for p in HARMFUL)
