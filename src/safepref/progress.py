@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -77,8 +77,12 @@ def _lines(title: str, total: int) -> Advance:
     return advance
 
 
-Stage = Callable[[str, int, int], None]
-"""Called with a stage's name, how many of its items are done, and how many it has."""
+class Stage(Protocol):
+    """Called with a stage's name, how many of its items are done, and how many it has."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show it."""
+        ...
 
 
 @contextmanager

@@ -190,12 +190,21 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path, content, words
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_spoilt_sample_row_is_named(made, tmp_path):
-    shutil.copytree(made.folder, tmp_path / "run")
-    with (tmp_path / "run" / "samples" / "report.dpo.jsonl").open("a") as stream:
-        stream.write('{"suite": "saf')
-    with pytest.raises(InputError, match=r"report\.dpo\.jsonl:\d+"):
-        write_report(tmp_path / "run")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"suite": "saf', "not a JSON object"),
+        ('{"suite": "savety", "id": "1"}', "suite is 'savety'"),
+        ('{"suite": "capability", "id": "1"}', "'value' is missing"),
+    ],
+)
+def test_a_spoilt_sample_row_is_named(made, tmp_path, line, words):
+    shutil.copy(made.folder / "results.json", tmp_path)
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "report.dpo.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        write_report(tmp_path)
+    assert "report.dpo.jsonl:1" in str(caught.value)
 
 
 def test_importing_the_report_loads_no_torch_and_no_plotly():

@@ -18,6 +18,8 @@ def test_rows_hold_the_numbers_of_the_results(made):
         row = rows[name]
         assert row["global"] == scores["safety"]["global"]
         assert row["global_interval"] == scores["safety"]["interval"]
+        assert row["plain_interval"] == scores["safety"]["intervals"]["plain"]
+        assert row["adversarial_interval"] == scores["safety"]["intervals"]["adversarial"]
         assert row["over_refusal"] == scores["over_refusal"]["rate"]
         assert row["capability"] == scores["capability"]["mean"]
         assert row["toxicity_adversarial"] == scores["toxicity"]["adversarial"]

@@ -8,7 +8,7 @@ from typing import Any
 from safepref.evaluation import Judges
 from safepref.judges.base import Judge
 from safepref.judges.degenerate import degenerate
-from safepref.judges.refusal import refusal_probability
+from safepref.judges.refusal import is_refusal, refusal_probability
 from safepref.judges.registry import load_judge
 from safepref.judges.toxicity import ToxicityScorer
 from safepref.recipe import JudgeSection
@@ -53,7 +53,7 @@ class Bench:
 
 def refuses(prompt: str, response: str) -> bool:
     """Whether an answer refuses, at the refusal judge's own threshold."""
-    return refusal_probability(prompt, response) >= 0.5
+    return is_refusal(prompt, response)
 
 
 def _error(card: dict[str, Any]) -> JudgeError | None:

@@ -14,6 +14,14 @@ from safepref.store import read_json, read_jsonl
 
 SCHEMA = 1
 
+NEEDED = {
+    "safety": ("base_id", "category", "attack", "verdict"),
+    "over_refusal": ("base_id", "answered", "refused"),
+    "toxicity": ("base_id", "mode", "toxicity"),
+    "capability": ("value",),
+}
+"""What a sample of each suite must have to be counted and shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -98,11 +106,18 @@ def _samples(folder: Path, methods: list[str]) -> list[dict[str, Any]]:
         return split != "report", order.get(point.partition("@")[0], len(order)), point
 
     files = sorted(folder.glob("*.jsonl"), key=place)
-    return [_labelled(row, file) for file in files for row in read_jsonl(file)]
+    return [_labelled(row, file, number) for file in files for number, row in enumerate(read_jsonl(file), 1)]
 
 
-def _labelled(row: dict[str, Any], file: Path) -> dict[str, Any]:
+def _labelled(row: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
     """A row whose point and split are taken from the file's name where the row does not carry them."""
+    if row.get("suite") not in NEEDED:
+        raise InputError(f"{file}:{number}: suite is {row.get('suite')!r}; one of {', '.join(NEEDED)}")
+    lacking = [key for key in ("id", *NEEDED[row["suite"]]) if key not in row]
+    if lacking:
+        raise InputError(
+            f"{file}:{number}: {lacking[0]!r} is missing; remove the file and `run` writes it anew"
+        )
     split, _, point = file.stem.partition(".")
     method, _, strength = point.partition("@")
     defaults = {"split": split, "point": point, "method": method}

@@ -104,7 +104,6 @@ def render(run: RunFolder) -> str:
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "",
         definitions=labels.DEFINITIONS,
         dash=labels.NONE,
-        method_label=labels.method_label,
         css=Markup(_text("report.css")),
         scripts=Markup("\n".join(_text(name) for name in SCRIPTS)),
         plotly=Markup(get_plotlyjs()),
