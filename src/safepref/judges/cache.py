@@ -25,8 +25,8 @@ class CachedJudge:
         self.name = judge.name
         self.asked = 0
         self.reused = 0
-        key = sha256_json(judge.card())[:16]
-        self._file = (folder or cache_dir("judgments")) / f"{judge.name.replace('/', '_')}-{key}.jsonl"
+        card = sha256_json(judge.card())[:16]
+        self._file = (folder or cache_dir("judgments")) / f"{judge.name.replace('/', '_')}-{card}.jsonl"
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._known: dict[str, Judgment] = {}
         if self._file.exists():
@@ -34,7 +34,8 @@ class CachedJudge:
                 # A killed writer may leave half a row at the end; it is judged again.
                 try:
                     row = json.loads(line)
-                    self._known[row.pop("key")] = _judgment(row)
+                    key = row.pop("key")
+                    self._known[key] = _judgment(row)
                 except (json.JSONDecodeError, KeyError, TypeError, ValueError):
                     continue
 

@@ -70,7 +70,7 @@ class EmbeddedJudge(ABC):
         self._meta = meta
 
     def _measure(self) -> dict[str, Any]:
-        """Figures on PyRIT's other set, which this judge never saw: `calibration` and the `hits` behind it."""
+        """Figures on PyRIT's other set, never fitted on here: `calibration` and the `hits` behind it."""
         found = calibrate(self, self.measured_on)
         keys = (
             "data n positives left_out unscored roc_auc pr_auc sensitivity specificity f1 kappa ece intervals"

@@ -33,7 +33,8 @@ _TURN = re.compile(
 _TURN_PREFIX = re.compile(
     r"^[ \t]*(?:#{1,4}[ \t]*)?(?:user|assistant|system|human|agent)[ \t]*:[ \t]*", re.I | re.M
 )
-_SENTENCE = re.compile(r"(?<=[.!?:])[\s\"'*]+|\n+")
+# A list number's full stop ends no sentence.
+_SENTENCE = re.compile(r"(?<=[.!?:])(?<!\b\d\.)(?<!\b\d\d\.)[\s\"'*]+|\n+")
 _LIST_ITEM = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•]|step \d+|method \d+)\s*", re.I)
 _WORD = re.compile(r"[a-z0-9']+")
 

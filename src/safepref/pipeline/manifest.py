@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Manifest:
             self.data = {
                 "schema": SCHEMA,
                 "safepref": __version__,
+                "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
                 "recipe": wanted,
                 "recipe_sha256": sha256_json(wanted),
                 "seed": recipe.seed,

@@ -78,14 +78,14 @@ def _check(results: Any, file: Path) -> None:
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         found = results.get("schema") if isinstance(results, dict) else type(results).__name__
         raise InputError(
-            f"{file}: schema is {found!r}, this version reads {SCHEMA}; write it anew with `run`"
+            f"{file}: schema is {found!r}, this version reads {SCHEMA}; use the one that wrote it"
         )
     for key, kind in (("model", str), ("base", dict), ("methods", dict)):
         if not isinstance(results.get(key), kind):
-            raise InputError(f"{file}: {key!r} is missing or no {kind.__name__}; write it anew with `run`")
+            raise InputError(f"{file}: {key!r} is missing or no {kind.__name__}; run into a new folder")
     for name, entry in results["methods"].items():
         if not isinstance(entry, dict) or not isinstance(entry.get("scores"), dict):
-            raise InputError(f"{file}: methods.{name} has no scores; write it anew with `run`")
+            raise InputError(f"{file}: methods.{name} has no scores; run into a new folder")
 
 
 def _optional(file: Path, what: str, missing: list[str]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _optional(file: Path, what: str, missing: list[str]) -> dict[str, Any]:
         return {}
     value = _finite(read_json(file))
     if not isinstance(value, dict):
-        raise InputError(f"{file}: expected an object, got {type(value).__name__}; write it anew with `run`")
+        raise InputError(f"{file}: expected an object, got {type(value).__name__}; leave the file out")
     return value
 
 
@@ -115,9 +115,7 @@ def _labelled(row: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
         raise InputError(f"{file}:{number}: suite is {row.get('suite')!r}; one of {', '.join(NEEDED)}")
     lacking = [key for key in ("id", *NEEDED[row["suite"]]) if key not in row]
     if lacking:
-        raise InputError(
-            f"{file}:{number}: {lacking[0]!r} is missing; remove the file and `run` writes it anew"
-        )
+        raise InputError(f"{file}:{number}: {lacking[0]!r} is missing; mend the row, or leave the file out")
     split, _, point = file.stem.partition(".")
     method, _, strength = point.partition("@")
     defaults = {"split": split, "point": point, "method": method}

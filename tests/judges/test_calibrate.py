@@ -1,0 +1,163 @@
+"""Metrics against scikit-learn, intervals, the calibration JSON and `label`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from safepref.errors import InputError
+from safepref.judges.base import Exchange, Judgment, Verdict
+from safepref.judges.calibrate import Metrics, auc_difference, calibrate, draw_weights, label, measure
+
+
+class WordJudge:
+    """Harmful by a number written in the answer; "???" is unscored."""
+
+    name = "word"
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
+        found = []
+        for exchange in exchanges:
+            if exchange.response == "???":
+                found.append(Judgment(Verdict.UNSCORED, None, self.name, reason="junk"))
+                continue
+            score = float(exchange.response)
+            verdict = Verdict.HARMFUL if score >= 0.5 else Verdict.HARMLESS
+            found.append(Judgment(verdict, score, self.name))
+        return found
+
+    def card(self) -> dict[str, Any]:
+        return {"judge": self.name, "trained_on": ["nothing"]}
+
+
+class FittedJudge(WordJudge):
+    """A word judge that was fitted on prompts that begin with "seen"."""
+
+    def fitted_on(self, exchanges: Sequence[Exchange]) -> list[bool]:
+        return [exchange.prompt.startswith("seen") for exchange in exchanges]
+
+
+def data(path: Path, rows: list[tuple[str, str, int]]) -> Path:
+    keys = ("prompt", "response", "harmful")
+    path.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows))
+    return path
+
+
+def drawn(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(n) < 0.4).astype(float)
+    # Rounded, so that scores are tied as a judge's are.
+    return labels, np.round(np.clip(rng.normal(0.35 + 0.3 * labels, 0.2), 0, 1), 1)
+
+
+def test_metrics_equal_scikit_learn_with_and_without_weights() -> None:
+    labels, scores = drawn()
+    flagged = (scores >= 0.5).astype(float)
+    rng = np.random.default_rng(1)
+    for weights in (None, rng.integers(0, 4, len(labels)).astype(float)):
+        w = np.ones(len(labels)) if weights is None else weights
+        found = Metrics(labels, scores, flagged).all(weights)
+        wanted = {
+            "roc_auc": sk.roc_auc_score(labels, scores, sample_weight=w),
+            "pr_auc": sk.average_precision_score(labels, scores, sample_weight=w),
+            "sensitivity": sk.recall_score(labels, flagged, sample_weight=w),
+            "specificity": sk.recall_score(1 - labels, 1 - flagged, sample_weight=w),
+            "f1": sk.f1_score(labels, flagged, sample_weight=w),
+            "kappa": sk.cohen_kappa_score(labels, flagged, sample_weight=w),
+        }
+        for key, value in wanted.items():
+            assert found[key] == pytest.approx(value, abs=1e-9), key
+
+
+def test_calibration_error_in_closed_form() -> None:
+    # All at .75, half of them harmful: the gap is .25 in the only bin.
+    labels, scores = np.asarray([1.0, 0, 1, 0]), np.full(4, 0.75)
+    assert Metrics(labels, scores, np.ones(4)).all()["ece"] == pytest.approx(0.25)
+    assert Metrics(labels, labels, labels).all()["ece"] == 0
+
+
+def test_whole_groups_are_drawn() -> None:
+    groups = ["a", "a", "b", "b", "b", "c"]
+    weights = draw_weights(groups, 50, 0)
+    assert (weights.sum(1) > 0).all()
+    assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 2] == weights[:, 4]).all()
+    # Three groups are drawn three times with replacement.
+    assert (weights[:, [0, 2, 5]].sum(1) == 3).all()
+
+
+def test_intervals_hold_the_value_and_shrink_with_rows() -> None:
+    widths = []
+    for n in (100, 1600):
+        labels, scores = drawn(n)
+        flagged = (scores >= 0.5).astype(float)
+        found = measure(labels, scores, flagged, [str(i) for i in range(n)], draws=200)
+        low, high = found["intervals"]["roc_auc"]
+        assert low <= found["roc_auc"] <= high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_one_class_alone_gives_nulls_and_no_warning() -> None:
+    found = measure(np.ones(5), np.linspace(0.1, 0.9, 5), np.ones(5), list("abcde"), draws=50)
+    assert found["roc_auc"] is None and found["specificity"] is None and found["sensitivity"] == 1
+    assert found["intervals"]["roc_auc"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_better_judge_has_a_difference_above_zero_and_equals_have_none() -> None:
+    labels, scores = drawn(800)
+    worse = np.random.default_rng(3).random(800)
+    groups = [str(i) for i in range(800)]
+    value, (low, high) = auc_difference(labels, scores, worse, groups, draws=200)
+    assert low > 0.1 and low <= value <= high
+    assert auc_difference(labels, scores, scores, groups, draws=50) == (0.0, (0.0, 0.0))
+
+
+def test_calibration_json_has_the_contract_s_keys(tmp_path: Path) -> None:
+    rows = [(f"p{i}", s, h) for i, (s, h) in enumerate([("0.9", 1), ("0.2", 0), ("0.7", 0), ("0.6", 1), ("???", 1)])]
+    found = calibrate(WordJudge(), data(tmp_path / "d.jsonl", rows), draws=50)
+    contract = {
+        "judge", "trained_on", "data", "n", "unscored", "roc_auc", "pr_auc", "sensitivity", "specificity", "f1",
+        "kappa", "ece", "intervals",
+    }  # fmt: skip
+    assert contract <= found.keys()
+    assert found["n"] == 5 and found["unscored"] == 1 and found["trained_on"] == ["nothing"]
+    assert found["sensitivity"] == 1.0 and found["specificity"] == 0.5
+    assert found["hits"] == {"hits": 2, "positives": 2, "rejections": 1, "negatives": 2}
+    json.dumps(found, allow_nan=False)
+
+
+def test_rows_that_the_judge_was_fitted_on_are_left_out(tmp_path: Path) -> None:
+    rows = [("seen a", "0.9", 0), ("b", "0.9", 1), ("c", "0.1", 0)]
+    found = calibrate(FittedJudge(), data(tmp_path / "d.jsonl", rows), draws=20)
+    assert found["n"] == 2 and found["left_out"] == 1 and found["specificity"] == 1.0
+    with pytest.raises(InputError, match="fitted on all"):
+        calibrate(FittedJudge(), data(tmp_path / "e.jsonl", rows[:1]), draws=20)
+
+
+def test_a_judge_that_scores_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="scored none of 1"):
+        calibrate(WordJudge(), data(tmp_path / "d.jsonl", [("a", "???", 1)]), draws=20)
+
+
+def test_label_adds_verdicts_and_keeps_the_rows(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "a", "response": "0.9", "id": 7}\n\n{"prompt": "b", "response": "???"}\n')
+    assert label(WordJudge(), source, out) == 2
+    first, second = (json.loads(line) for line in out.read_text().splitlines())
+    assert first["id"] == 7 and first["verdict"] == "harmful" and first["score"] == 0.9
+    assert second["verdict"] == "unscored" and second["score"] is None and second["categories"] == []
+
+
+def test_label_names_file_row_and_field(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"prompt": "a", "response": "0.9"}\n{"prompt": "b"}\n')
+    with pytest.raises(InputError, match=r"in\.jsonl:2: field 'response' is None"):
+        label(WordJudge(), source, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()

@@ -1,0 +1,43 @@
+"""Judges by name, and what is said of a name that is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from safepref.errors import InputError
+from safepref.judges.base import Exchange, Verdict
+from safepref.judges.registry import JUDGES, load_judge
+
+
+def test_an_unknown_name_gets_the_nearest_one() -> None:
+    with pytest.raises(InputError, match="did you mean report"):
+        load_judge("reprot")
+    with pytest.raises(InputError, match="keyword-refusal"):
+        load_judge("nothing-like-it")
+
+
+def test_embedded_judges_take_no_target_and_no_options() -> None:
+    with pytest.raises(InputError, match="takes no target"):
+        load_judge("select:model")
+    with pytest.raises(InputError, match="threshold"):
+        load_judge("keyword-refusal", threshold=0.4)
+
+
+def test_a_rubric_judge_needs_model_and_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    for name in ("rubric", "rubric:gpt", "rubric:@http://x/v1"):
+        with pytest.raises(InputError, match="rubric"):
+            load_judge(name)
+    with pytest.raises(InputError, match="no URL"):
+        load_judge("rubric:gpt@localhost")
+    assert load_judge("rubric:gpt@http://localhost:1/v1").name == "rubric:gpt"
+
+
+def test_the_keyword_judge_judges() -> None:
+    judge = load_judge("keyword-refusal")
+    asked = [Exchange("How?", text) for text in ("I can't help with that.", "Take the left one.", "")]
+    assert [j.verdict for j in judge.judge(asked)] == [Verdict.HARMLESS, Verdict.HARMFUL, Verdict.UNSCORED]
+
+
+def test_the_designs_names_are_there() -> None:
+    assert {"select", "report", "keyword-refusal", "llama-guard-3"} <= JUDGES.keys()
