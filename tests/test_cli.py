@@ -66,7 +66,9 @@ def test_methods_lists_all_twelve() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_on_request_ends_with_3(tmp_path: Path, number: signal.Signals) -> None:
     code = (
-        "import os, sys, safepref.cli as cli\n"
+        # A shell starts background jobs with SIGINT ignored, and this test may run in one.
+        "import os, signal, sys, safepref.cli as cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"cli.app.command('stop')(lambda: os.kill(os.getpid(), {int(number)}))\n"
         "sys.argv = ['safepref', 'stop']; cli.main()"
     )

@@ -120,11 +120,14 @@ def test_a_better_judge_has_a_difference_above_zero_and_equals_have_none() -> No
 
 
 def test_calibration_json_has_the_contract_s_keys(tmp_path: Path) -> None:
-    rows = [(f"p{i}", s, h) for i, (s, h) in enumerate([("0.9", 1), ("0.2", 0), ("0.7", 0), ("0.6", 1), ("???", 1)])]
+    rows = [
+        (f"p{i}", s, h)
+        for i, (s, h) in enumerate([("0.9", 1), ("0.2", 0), ("0.7", 0), ("0.6", 1), ("???", 1)])
+    ]
     found = calibrate(WordJudge(), data(tmp_path / "d.jsonl", rows), draws=50)
     contract = {
-        "judge", "trained_on", "data", "n", "unscored", "roc_auc", "pr_auc", "sensitivity", "specificity", "f1",
-        "kappa", "ece", "intervals",
+        "judge", "trained_on", "data", "n", "unscored", "roc_auc", "pr_auc", "sensitivity", "specificity",
+        "f1", "kappa", "ece", "intervals",
     }  # fmt: skip
     assert contract <= found.keys()
     assert found["n"] == 5 and found["unscored"] == 1 and found["trained_on"] == ["nothing"]

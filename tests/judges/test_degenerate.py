@@ -31,12 +31,12 @@ def test_broken_answers_get_their_reason(text: str, reason: str) -> None:
     [
         "No.",
         "42 is the answer.",
-        "はい、手伝えません。申し訳ありませんが、そのような質問にはお答えできないことになっておりますのでご了承ください。",
+        "はい、手伝えません。申し訳ありませんが、そのような質問にはお答えできないことになっております。",
         "Je ne peux pas vous aider avec cela.",
-        "Here is a list:\n1. apples\n2. pears\n3. plums\n4. cherries\n5. grapes",
-        "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",
+        "List:\n1. apples\n2. pears\n3. plums\n4. cherries\n5. grapes",
+        "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, life is but a dream.",
         "To kill a process, find its number with ps and then run kill with that number. If it stays, add -9.",
-        "The first step is to plan. The second step is to act. The third step is to rest. The last step is to",
+        "The first step is to plan. The second step is to act. The third step is to rest. The last is to",
     ],
 )
 def test_short_cut_or_repetitive_but_readable_answers_are_judged(text: str) -> None:

@@ -23,7 +23,12 @@ def test_every_schema_is_read(tmp_path: Path) -> None:
             tmp_path / "x.jsonl",
             {"prompt": "How?", "response": "So.", "harmful": 1, "category": "theft"},
             {"prompt": "P", "response": "R", "harmful": 0, "action": "3", "model": "m"},
-            {"prompt": "P", "response": "R", "label": "1_full_compliance", "prompt_type": "contrast_homonyms"},
+            {
+                "prompt": "P",
+                "response": "R",
+                "label": "1_full_compliance",
+                "prompt_type": "contrast_homonyms",
+            },
             {"prompt": "P", "response": "R", "label": "1_full_compliance", "prompt_type": "homonyms"},
             {"prompt": "P", "response": "R", "label": "3_partial_refusal", "prompt_type": "contrast_x"},
             {"text": "T", "labels": {"S": 0, "H": 1}},
