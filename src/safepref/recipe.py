@@ -66,7 +66,7 @@ class DataSection(Section):
     """Chosen refusals: written for the category, the model's own under a safety system prompt, or both."""
     answer_tokens: Positive = 64
     """Length cap of the model's own sampled answers."""
-    temperature: Amount = 0.8
+    temperature: Amount = 0.6
     """Sampling temperature of the unsafe answers (the kept good answers are greedy)."""
     tries: Positive = 2
     """Answers sampled for a harmful prompt until the judge finds one unsafe."""
@@ -82,8 +82,10 @@ class TrainingSection(Section):
     """Null takes the method's own default."""
     beta: Amount | None = None
     """Null takes the method's own default."""
+    weight: Amount | None = None
+    """Weight of the preference loss beside NLL and anchor; null takes the method's own default."""
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Per method: learning_rate, beta, epochs and the loss's own parameters, for example
+    """Per method: learning_rate, beta, weight, epochs and the loss's own parameters, for example
     `rdpo: {label_smoothing: 0.1}`."""
     warmup: Share = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"

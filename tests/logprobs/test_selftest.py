@@ -144,3 +144,25 @@ def test_distributed_wrapper_gets_the_calls_and_the_gradients(tmp_path: Path) ->
     assert len(calls) > 4  # several packs, one backward pass
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def half() -> Any:
+    """The embedded model in bfloat16, where rounding is no longer small."""
+    from safepref.models import EMBEDDED, load_model
+
+    return load_model(EMBEDDED, dtype="bfloat16", device="cpu").model
+
+
+def test_rounding_in_half_precision_is_no_fault(half: Any) -> None:
+    assert LogprobEngine(half).graph.startswith("rows/")
+
+
+@pytest.mark.parametrize("kind", [IgnoresMasks, IgnoresPositions])
+def test_faults_are_found_in_half_precision_too(half: Any, kind: type[LlamaForCausalLM]) -> None:
+    with torch.device("meta"):
+        faulty = kind(half.config)
+    faulty.load_state_dict(half.state_dict(), assign=True)
+    faulty.tie_weights()
+    faulty.model.rotary_emb = half.model.rotary_emb
+    assert LogprobEngine(faulty).graph.split("/")[0] in ("padded", "separate")

@@ -140,16 +140,17 @@ def _chooser(
     streams = [_stream(ids, sampling.seed) for ids in prompts]
 
     def sampled(logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
-        chances, order = (
-            (logits / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
-        )
-        total = chances.cumsum(-1)
-        # The smallest set whose mass reaches top_p, always with its first member.
-        kept = torch.where(total - chances < sampling.top_p, chances, 0.0)
-        edges = kept.cumsum(-1)
+        chances = (logits / sampling.temperature).softmax(-1)
+        order = None
+        if sampling.top_p < 1:  # sorting the vocabulary costs more than the model's own step
+            chances, order = chances.sort(dim=-1, descending=True, stable=True)
+            # The smallest set whose mass reaches top_p, always with its first member.
+            chances = torch.where(chances.cumsum(-1) - chances < sampling.top_p, chances, 0.0)
+        edges = chances.cumsum(-1)
         draws = torch.tensor([streams[row].random() for row in rows], device=logits.device)
-        place = (edges < draws[:, None] * edges[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
-        return [int(token) for token in order.gather(-1, place[:, None])[:, 0]]
+        place = torch.searchsorted(edges, draws[:, None] * edges[:, -1:]).clamp_max(logits.shape[-1] - 1)
+        tokens = place if order is None else order.gather(-1, place)
+        return [int(token) for token in tokens[:, 0]]
 
     return sampled
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
@@ -109,8 +110,9 @@ def auc_difference(
     labels: Floats, first: Floats, second: Floats, groups: Sequence[str], *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
     """ROC AUC of `first` minus that of `second` on the same rows, with its paired bootstrap interval."""
-    ones = np.zeros(len(labels))
-    a, b = Metrics(labels, first, ones), Metrics(labels, second, ones)
+    none_flagged = np.zeros(len(labels))
+    # Only the order counts here, and log-odds are as welcome as probabilities: ranks fit either into 0..1.
+    a, b = (Metrics(labels, rankdata(s) / (len(s) + 1), none_flagged) for s in (first, second))
     drawn = [a.all(w)["roc_auc"] - b.all(w)["roc_auc"] for w in draw_weights(groups, draws, seed)]
     interval = percentile_interval(drawn)
     return a.all()["roc_auc"] - b.all()["roc_auc"], (interval.low, interval.high)

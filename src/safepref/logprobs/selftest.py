@@ -21,8 +21,10 @@ from safepref.logprobs.packing import shape_of
 from safepref.logprobs.route import BUDGETS, PACKED, Layout, Limits, Route, evaluating, unwrap
 from safepref.logprobs.rows import TokenRow
 
-TOLERANCE = {True: 1e-4, False: 5e-2}
-"""Largest difference of a completion's mean token log-prob, in nats: full precision, half precision."""
+TOLERANCE = {True: 5e-5, False: 8e-2}
+"""Largest difference of the completions' mean token log-probs, root mean square in nats: full precision, half
+precision. On a trained model in bfloat16 other shapes of the same product differ by up to .03, a token that
+sees what it must not by .3 and more."""
 
 WORDS: dict[Layout, str] = {
     "rows": "packed, prefix-shared, attention row by row",
@@ -41,13 +43,15 @@ class Choice:
 
 
 def test_rows(vocabulary: int) -> list[TokenRow]:
-    """Two rows of two completions each, of random tokens, with different lengths throughout."""
+    """Two rows of two completions each, of random tokens, with different lengths throughout; long enough that
+    the rounding of half precision averages out.
+    """
     generator = torch.Generator().manual_seed(20240907)
 
     def draw(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(vocabulary, (count,), generator=generator).tolist())
 
-    return [TokenRow(draw(9), (draw(4), draw(7))), TokenRow(draw(6), (draw(5), draw(3)))]
+    return [TokenRow(draw(12), (draw(24), draw(32))), TokenRow(draw(8), (draw(40), draw(28)))]
 
 
 def plain_sums(model: nn.Module, rows: Iterable[TokenRow], device: torch.device) -> Tensor:
@@ -142,10 +146,10 @@ def _fault(model: nn.Module, route: Route, rows: list[TokenRow], plain: Tensor) 
         return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     counts = shape.counts[shape.counts > 0]
     sums = torch.stack([part.sum() for part in torch.split(logps, counts.tolist())])
-    worst = ((sums - plain).abs() / counts.to(sums)).max().item()
+    error = ((sums - plain) / counts.to(sums)).square().mean().sqrt().item()
     limit = TOLERANCE[next(model.parameters()).dtype.itemsize >= 4]
     # Written so that NaN is a fault too.
-    return None if worst <= limit else f"off by {worst:.2g} nats a token"
+    return None if error <= limit else f"off by {error:.2g} nats a token"
 
 
 def _line(base: Any, route: Route, why: list[str]) -> str:

@@ -76,6 +76,9 @@ class Method:
     """Default peak rate for adapters."""
     full_learning_rate: float
     """Default peak rate when all weights are trained."""
+    weight: float = 1.0
+    """Default weight of the preference loss beside the NLL and the anchor: a squared loss with a far target
+    would drown them."""
     needs_reference: bool = True
     """The loss reads the reference's log-probs."""
     paired: bool = True

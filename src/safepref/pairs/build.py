@@ -91,19 +91,19 @@ class Builder:
             )
 
     def harmless(self, prompts: Sequence[Prompt], built: Built) -> None:
-        """Add up to `data.harmless` pairs from look-alikes that the model answers well.
+        """Add up to `data.harmless` pairs from look-alikes that the model answers.
 
-        At most a third of all built pairs: where the recipe asks for more, they are weighted down to it.
+        The requests are known to be harmless, so an answer counts as good when it does not refuse and is no
+        gibberish; a judge of harm would drop just the look-alikes that teach the boundary. At most a third of
+        all built pairs: where the recipe asks for more, they are weighted down to it.
         """
         wanted = self.data.harmless
         queue = interleave(prompts, self.seed + 1)[: round(1.5 * wanted)]
         answers = self._answer("harmless", queue, self._sampling(0.0, 0))
-        verdicts = self.judge.judge([Exchange(p.text, answers[p.id].text) for p in queue])
         kept = [
             prompt
-            for prompt, verdict in zip(queue, verdicts, strict=True)
-            if verdict.verdict is Verdict.HARMLESS
-            and not self.refuses(prompt.text, answers[prompt.id].text)
+            for prompt in queue
+            if not self.refuses(prompt.text, answers[prompt.id].text)
             and not degenerate(answers[prompt.id].text)
         ][:wanted]
         harmful = sum(pair.kind == "harmful" for pair in built.pairs)

@@ -167,7 +167,12 @@ def _ability(row: Row, prompt: str, response: str) -> tuple[str, str, str, str]:
         wanted = choices[target] if isinstance(target, int) and target < len(choices) else target
         return f"{question}\n{listed}", chosen, outcome, f"{task}; the right answer: {wanted}"
     if "logprobs" in row and given is None:
-        return question, str(target), "scored", f"{task}; the target text, {row['value']:.3f} nats a token"
+        return (
+            question,
+            str(target),
+            "scored",
+            f"{task}; the target text, probability {row['value']:.3f} a token",
+        )
     return question, response, outcome, f"{task}; read as {given}, the right answer: {target}"
 
 

@@ -107,7 +107,7 @@ def train_method(
         rows = pair_rows(pairs, plan)
         if settings.full:  # its reference is the float32 copy, before the first step
             identity = model_fingerprint(policy, loaded.tokenizer)
-        sums = reference_logps(engine, rows, reference, fingerprint=identity)
+        sums = reference_logps(engine, rows, reference, on_reference, fingerprint=identity)
         trainer = PreferenceTrainer(
             engine=engine,
             arguments=_arguments(place.checkpoints, loaded, method, settings, plan),

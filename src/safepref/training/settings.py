@@ -35,6 +35,8 @@ class TrainingSettings:
     """Peak rate; None takes the method's own, for adapters or for full fine-tuning."""
     beta: float | None = None
     """None takes the method's own."""
+    weight: float | None = None
+    """Weight of the preference loss beside NLL and anchor; None takes the method's own."""
     params: Mapping[str, float | bool] = field(default_factory=dict)
     """The loss's own parameters, see the method's row."""
     warmup: float = 0.1
@@ -63,7 +65,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation", "lora_rank", "lora_alpha", "save_steps"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "a whole number from 1 up")
-        for name in ("epochs", "learning_rate", "anchor_ratio", "max_grad_norm"):
+        for name in ("epochs", "learning_rate", "weight", "anchor_ratio", "max_grad_norm"):
             value = getattr(self, name)
             _check(name, value, value is None or (math.isfinite(value) and value > 0), "a number above 0")
         weights = {f"chosen_nll.{kind}": weight for kind, weight in self.chosen_nll.items()}
@@ -93,7 +95,7 @@ class TrainingSettings:
             name: _number(f"training.params.{method.name}.{name}", own.pop(name))
             if name in own
             else getattr(section, name)
-            for name in ("epochs", "learning_rate", "beta")
+            for name in ("epochs", "learning_rate", "beta", "weight")
         }
         method.resolve(common["beta"], own)
         return cls(

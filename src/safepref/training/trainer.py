@@ -124,6 +124,7 @@ class PreferenceTrainer(Trainer):
         self.reference = reference
         self.log_file = log_file
         self.beta, self.params = method.resolve(settings.beta, settings.params)
+        self.weight = method.weight if settings.weight is None else settings.weight
         self.monitor = Monitor(method.name)
         self.shift = RunningMean()
         self._seen = 0
@@ -162,7 +163,7 @@ class PreferenceTrainer(Trainer):
         if self.method.keeps_pairs:
             logps = replace(logps, weights=weights)
         output = self.method(logps, beta=self.beta, **self.params)
-        preference = output.losses.mean()
+        preference = self.weight * output.losses.mean()
         nll = (weights * self._nll_weights(batch, weights.device) * cast(Tensor, logps.chosen_nll)).mean()
         anchor = self._anchor(scored, anchored, len(batch.pairs))
         loss = preference + nll + anchor
