@@ -146,10 +146,10 @@ def _fault(model: nn.Module, route: Route, rows: list[TokenRow], plain: Tensor) 
         return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     counts = shape.counts[shape.counts > 0]
     sums = torch.stack([part.sum() for part in torch.split(logps, counts.tolist())])
-    error = ((sums - plain) / counts.to(sums)).square().mean().sqrt().item()
+    off = ((sums - plain) / counts.to(sums)).square().mean().sqrt().item()
     limit = TOLERANCE[next(model.parameters()).dtype.itemsize >= 4]
     # Written so that NaN is a fault too.
-    return None if error <= limit else f"off by {error:.2g} nats a token"
+    return None if off <= limit else f"off by {off:.2g} nats a token"
 
 
 def _line(base: Any, route: Route, why: list[str]) -> str:
