@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo tradeoff test test-full lint types check clean
+.PHONY: setup demo test test-full lint types check install-check clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,15 @@ types: setup
 	$(BIN)/mypy
 
 check: lint types test
+
+# What a user's `pip install` gives, in an environment of its own.
+install-check:
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  $(PYTHON) -m venv "$$folder/venv" && \
+	  "$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt . && \
+	  (cd "$$folder" && venv/bin/safepref methods) >"$$folder/methods.txt" && \
+	  grep -qw dpo "$$folder/methods.txt" && \
+	  echo "install-check: a fresh environment has a working safepref command"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the work's own negative answer, 2 usage or bad input, 3 in
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ import typer
 from safepref import __version__
 from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
 from safepref.hardware import tune_process
+from safepref.progress import console
+from safepref.recipe import EvaluationSection, GenerationSection, ModelSection, Recipe
+from safepref.store import sha256_json
 
 app = typer.Typer(
     name="safepref",
@@ -46,6 +50,33 @@ def _overrides(methods: str | None, model: str | None, settings: list[str] | Non
     return [*named, *(settings or [])]
 
 
+def _folder(
+    name: str, out: Path | None, methods: str | None, model: str | None, settings: list[str] | None
+) -> Path:
+    """The run folder: as asked, or one for each recipe and what is laid on top of it.
+
+    The same command has the same folder, so that it continues its run; another recipe has another folder.
+    """
+    parts = [name, *([re.sub(r"[^\w]+", "-", methods).strip("-")] if methods is not None else [])]
+    if model is not None or settings:
+        parts.append(sha256_json([model, settings or []])[:8])
+    folder = out or Path("runs") / "-".join(parts)
+    console().print(f"Run folder: {folder}")
+    return folder
+
+
+def _chosen(
+    recipe: Path | None, out: Path | None, methods: str | None, model: str | None, settings: list[str] | None
+) -> Recipe:
+    """The recipe of a command; that of an existing run folder where nothing but the folder is given."""
+    from safepref.recipe import load_recipe
+
+    overrides = _overrides(methods, model, settings)
+    if recipe is None and not overrides and out is not None and (out / "recipe.yaml").exists():
+        recipe = out / "recipe.yaml"
+    return load_recipe(recipe, overrides)
+
+
 @app.command()
 def run(
     recipe: RecipeArg = None,
@@ -56,32 +87,21 @@ def run(
     manifest: Annotated[Path | None, typer.Option("--from", help="Repeat the run of a manifest.")] = None,
 ) -> None:
     """The main job: data, training, evaluation, report. The same command again continues a stopped run."""
-    from safepref.pipeline.manifest import recipe_of
-    from safepref.recipe import load_recipe, parse_recipe
-
     if manifest is not None:
         if recipe is not None or methods or model or settings:
             raise InputError("--from repeats a run as it was; leave recipe, --methods, --model and --set out")
+        from safepref.pipeline.manifest import recipe_of
+
         chosen = recipe_of(manifest)
-    elif (
-        recipe is None
-        and out is not None
-        and (out / "recipe.yaml").exists()
-        and not (methods or model or settings)
-    ):
-        chosen = load_recipe(out / "recipe.yaml")
+        folder = _folder(f"{chosen.name}-again", out, None, None, None)
     else:
-        chosen = load_recipe(recipe, _overrides(methods, model, settings))
-    if out is None:
-        out = Path("runs") / chosen.name
-        if manifest is not None:
-            out = out.with_name(out.name + "-again")
-    parse_recipe(chosen.model_dump(), "recipe")
+        chosen = _chosen(recipe, out, methods, model, settings)
+        folder = _folder(chosen.name, out, methods, model, settings)
     from safepref.pipeline.run import run as start
     from safepref.report import print_summary
     from safepref.store import read_json
 
-    print_summary(read_json(start(chosen, out)))
+    print_summary(read_json(start(chosen, folder)))
 
 
 @app.command()
@@ -93,12 +113,11 @@ def train(
     settings: SetOpt = None,
 ) -> None:
     """Data and training alone; `safepref run` on the same folder goes on with the evaluation."""
-    from safepref.recipe import load_recipe
-
-    chosen = load_recipe(recipe, _overrides(methods, model, settings))
+    chosen = _chosen(recipe, out, methods, model, settings)
+    folder = _folder(chosen.name, out, methods, model, settings)
     from safepref.pipeline.run import train as start
 
-    typer.echo(start(chosen, out or Path("runs") / chosen.name))
+    typer.echo(start(chosen, folder))
 
 
 @app.command()
@@ -108,7 +127,9 @@ def evaluate(
         list[str] | None, typer.Option(help="Hub id or folder; may be given several times.")
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter.")] = None,
-    strength: Annotated[float, typer.Option(min=0.0, max=1.0, help="Scale of the adapter.")] = 1.0,
+    strength: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Scale of the adapter; 1 when left out.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Harmful prompts (file).")] = None,
     benign: Annotated[Path | None, typer.Option(help="Harmless look-alikes (file).")] = None,
     toxicity: Annotated[Path | None, typer.Option(help="Sentence beginnings (file).")] = None,
@@ -120,22 +141,27 @@ def evaluate(
         Path | None, typer.Option(help="Every prompt, response and verdict (JSON lines).")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts for each suite.")] = None,
-    answer_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    answer_tokens: Annotated[
+        int, typer.Option(min=1, help="Length cap of an answer.")
+    ] = EvaluationSection().answer_tokens,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     judge: Annotated[str, typer.Option(help="Judge of the printed numbers.")] = "report",
     device: str = "auto",
     dtype: str = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(min=1)] = GenerationSection().batch_size,
     seed: int = 0,
 ) -> None:
     """Score models or adapters on prompts of your own, plain and under every attack."""
-    from safepref.pipeline.evaluate import Request, evaluate_models
-    from safepref.recipe import EvaluationSection, ModelSection
+    if strength is not None and adapter is None:
+        raise InputError(
+            f"--strength {strength:g} scales what was trained; name it with --adapter RUN/adapters/METHOD"
+        )
+    from safepref.pipeline.evaluate import EvaluationRequest, evaluate_models
 
-    request = Request(
+    request = EvaluationRequest(
         models=tuple(model or [ModelSection().id]),
         adapter=adapter,
-        strength=strength,
+        strength=1.0 if strength is None else strength,
         prompts=prompts,
         benign=benign,
         toxicity=toxicity,
@@ -203,29 +229,28 @@ def assets(
 
 
 @data_app.command("check")
-def data_check(source: Annotated[str, typer.Argument(metavar="FILE|DATASET|DATASET:FILE")]) -> None:
+def data_check(
+    source: Annotated[str, typer.Argument(metavar="FILE|DATASET|DATASET:FILE")],
+    model: Annotated[
+        str | None, typer.Option(help="Also check the rows as this model's tokenizer writes them.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Evaluation prompts, whose templates must not stand here.")
+    ] = None,
+) -> None:
     """The data doctor: exit 0 when clean, 1 with one line for each bad row. Warnings alone are clean.
 
     DATASET:FILE reads a file in the columns of a named set.
     """
-    from safepref.data.doctor import check_file, has_errors
-    from safepref.data.sources import SOURCES, get_source
+    from safepref.data.findings import has_errors
+    from safepref.pipeline.check import check_data
 
-    name, _, path = source.partition(":")
-    if Path(source).is_file():
-        findings = check_file(source)
-        bad = has_errors(findings)
-        lines = [str(finding) for finding in findings]
-    elif name.casefold().replace("_", "-") in SOURCES:
-        lines = [str(error) for error in get_source(name).records(path or None).bad]
-        bad = bool(lines)
-    else:
-        raise InputError(f"{source}: no such file; give a path, or a named set: {', '.join(SOURCES)}")
-    for line in lines:
-        typer.echo(line)
-    if bad:
+    findings = check_data(source, model=model, against=against or ())
+    for finding in findings:
+        typer.echo(finding)
+    if has_errors(findings):
         raise typer.Exit(EXIT_NEGATIVE)
-    typer.echo(f"{source}: clean" + (f", {len(lines)} warnings" if lines else ""))
+    typer.echo(f"{source}: clean" + (f", {len(findings)} warnings" if findings else ""))
 
 
 @data_app.command("list")

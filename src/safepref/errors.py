@@ -26,15 +26,3 @@ class NegativeResult(SafeprefError):
     """The work's own negative answer: a gate failed, rows are bad."""
 
     exit_code = EXIT_NEGATIVE
-
-
-class Interrupted(SafeprefError):
-    """Stopped on request; the same command continues."""
-
-    exit_code = EXIT_INTERRUPTED
-
-
-class NotEnoughEvidence(SafeprefError):
-    """Too few observations to answer."""
-
-    exit_code = EXIT_NO_EVIDENCE

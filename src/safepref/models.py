@@ -205,18 +205,17 @@ def variant(loaded: LoadedModel, folder: Path | None, value: float = 1.0) -> Ite
 
 @contextmanager
 def _interpolated(loaded: LoadedModel, folder: Path, value: float) -> Iterator[None]:
-    trained = load_model(str(folder), dtype=str(loaded.dtype).removeprefix("torch."), device="cpu").model
+    trained = load_model(str(folder), dtype="float32", device="cpu").model
     weights = dict(loaded.model.named_parameters())
     other = dict(trained.named_parameters())
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in other.items()}:
         raise InputError(f"{folder}: its weights do not have the shapes of {loaded.id}")
-    kept = {name: weight.detach().clone() for name, weight in weights.items()}
+    kept = {name: weight.data for name, weight in weights.items()}
     try:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.lerp_(other[name].to(weight.device), value)
+        # In float32 while it lasts: a step of fine-tuning is smaller than half precision's rounding.
+        for name, weight in weights.items():
+            weight.data = torch.lerp(weight.data.float(), other[name].data.to(weight.device), value)
         yield
     finally:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(kept[name])
+        for name, weight in weights.items():
+            weight.data = kept[name]

@@ -67,12 +67,13 @@ def _lines(title: str, total: int) -> Advance:
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if done < total and now - last < QUIET_SECONDS:
+        # The total may have been an estimate: what goes beyond it is no end, and is no reason for many lines.
+        if done != total and now - last < QUIET_SECONDS:
             return
         last = now
         left = (now - start) / done * (total - done) if done else 0.0
         tail = f"{duration(left)} left" if done < total else f"{duration(now - start)}"
-        print(f"  {title}: {done}/{total}, {tail}", file=sys.stderr, flush=True)
+        print(f"  {title}: {done}/{max(done, total)}, {tail}", file=sys.stderr, flush=True)
 
     return advance
 

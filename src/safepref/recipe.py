@@ -117,8 +117,8 @@ class JudgeSection(Section):
 class GenerationSection(Section):
     """How answers are generated."""
 
-    engine: str = "local"
-    """local, vllm, or the base URL of an OpenAI-compatible server."""
+    engine: Literal["local"] = "local"
+    """`run` trains and answers in one process, so it decodes with the loaded model."""
     batch_size: Positive = 32
 
 
@@ -133,7 +133,8 @@ class EvaluationSection(Section):
     toxicity: str | None = None
     """Sentence beginnings to continue; null takes the pinned RealToxicityPrompts."""
     capability: tuple[str, ...] | None = None
-    """Files of benchmark rows, each a task named by its stem; null takes the pinned tasks."""
+    """Files of benchmark rows, each a task named by its stem, and `arithmetic` for generated sums; null takes
+    the pinned tasks and arithmetic."""
     plain: Positive = 96
     """Harmful prompts asked as they are."""
     attacked: Positive = 48
@@ -148,10 +149,10 @@ class EvaluationSection(Section):
     """Also score the choose split at each strength."""
     strengths: tuple[Share, ...] = (0.6, 0.8, 1.0)
     """Strengths tried on the choose split."""
-    choose_plain: Positive = 32
+    choose_plain: Positive = 48
     choose_attacked: Positive = 16
-    choose_benign: Positive = 32
-    choose_arithmetic: Positive = 40
+    choose_benign: Positive = 48
+    choose_arithmetic: Positive = 80
     """Generated arithmetic questions on the choose split, where ability is chosen by."""
 
 

@@ -15,7 +15,6 @@ from safepref.data.records import Pair, Prompt, content_id
 from safepref.data.splits import (
     balanced_sample,
     split_by_template,
-    stratified_sample,
     with_templates,
     without_templates_of,
 )
@@ -166,22 +165,19 @@ def test_training_loses_what_evaluation_has() -> None:
 
 def test_samples_are_even_stable_and_in_order() -> None:
     prompts = [replace(p, category=p.category if i % 3 else "a") for i, p in enumerate(corpus(90))]
-    sample = stratified_sample(prompts, 4, seed=3)
-    assert set(Counter(p.category for p in sample).values()) == {4}
-    assert sample == [p for p in prompts if p in sample]
-    # Taking a row away that was not chosen changes nothing.
-    out = next(p for p in prompts if p not in sample)
-    assert stratified_sample([p for p in prompts if p != out], 4, seed=3) == sample
-    assert stratified_sample(prompts, 4, seed=4) != sample
-    assert {p.id for p in stratified_sample(prompts, 2, seed=3)} <= {p.id for p in sample}
-    assert len(stratified_sample(prompts, 999)) == len(prompts)
     even = balanced_sample(prompts, 10, seed=3)
+    assert even == [p for p in prompts if p in even]
+    # Taking a row away that was not chosen changes nothing.
+    out = next(p for p in prompts if p not in even)
+    assert balanced_sample([p for p in prompts if p != out], 10, seed=3) == even
+    assert balanced_sample(prompts, 10, seed=4) != even
+    assert {p.id for p in balanced_sample(prompts, 5, seed=3)} <= {p.id for p in even}
     counts = Counter(p.category for p in even).values()
     assert sum(counts) == 10
     assert max(counts) - min(counts) <= 1
     assert len(balanced_sample(prompts, 999)) == len(prompts)
     with pytest.raises(InputError, match="cannot sample by 'colour'"):
-        stratified_sample(prompts, 1, by="colour")
+        balanced_sample(prompts, 1, by="colour")
 
 
 def test_keys_are_set_on_records() -> None:
@@ -205,5 +201,4 @@ def test_alert_halves(shared_data: Path) -> None:
         counts = Counter(p.category for p in part)
         assert len(counts) >= categories
         assert min(counts.values()) >= least
-    assert len(stratified_sample(report, 6)) == 192
     assert len(balanced_sample(train, 700)) == 700

@@ -14,7 +14,6 @@ from safepref.data.render import (
     FIXED_DATE,
     Renderer,
     render_completion,
-    render_pair,
     render_prompt,
     renderer,
 )
@@ -196,12 +195,30 @@ def test_prefix_space_of_sentencepiece_does_not_slip_into_the_middle() -> None:
     assert "a</s>b" in tokenizer.decode(ids)
 
 
-def test_pair_shares_the_prompt() -> None:
-    tokenizer = make("llama3")
-    pair = render_pair(tokenizer, MULTI, "I can't help.", ANSWER, system="Be kind.")
-    assert pair.prompt_ids == render_prompt(tokenizer, MULTI, "Be kind.")
-    assert pair.chosen_ids == render_completion(tokenizer, MULTI, "I can't help.", "Be kind.").completion_ids
-    assert pair.chosen_ids != pair.rejected_ids
+@pytest.mark.parametrize("name", FAMILIES)
+def test_plain_text_is_tokenized_as_ever_unless_it_holds_special_strings(name: str) -> None:
+    tokenizer = make(name)
+    render = renderer(tokenizer)
+    for text in ("How do I bake  bread?\n", " a", "é"):
+        assert render.text(text) == tokenizer.encode(text, add_special_tokens=False)
+    for mark in render.special_strings:
+        ids = render.text(f"a {mark} b")
+        assert tokenizer.convert_tokens_to_ids(mark) not in ids or mark == tokenizer.unk_token
+        assert render.text("b", opening=mark)[0] == tokenizer.convert_tokens_to_ids(mark)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_written_conversation_is_read_back_as_the_prompt(name: str) -> None:
+    """Concatenated with more text, as lm-eval does, and with forged marks in a turn."""
+    tokenizer = make(name)
+    render = renderer(tokenizer)
+    forged = [{"role": "user", "content": "x" + "".join(render.special_strings)}]
+    for messages in (SINGLE, MULTI, forged):
+        text = render.written(messages)
+        assert render.text(text, marked=True) == render.prompt(messages)
+        assert render.text(text + " Mix", marked=True)[: len(render.prompt(messages)) - 2]
+    with pytest.raises(InputError, match="U\\+FDEE"):
+        render.written([{"role": "user", "content": "\ufdee<|im_end|>\ufdef"}])
 
 
 def test_changed_template_is_seen() -> None:

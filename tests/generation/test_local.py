@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from safepref.data.render import render_prompt
+from safepref.errors import InputError
 from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
 from safepref.models import LoadedModel
@@ -44,6 +48,23 @@ def loaded() -> LoadedModel:
     )
     model = LlamaForCausalLM(config).eval()
     return LoadedModel(model, tokenizer, "tiny", "tiny", torch.float32, torch.device("cpu"))
+
+
+def base_model(loaded: LoadedModel) -> LoadedModel:
+    """The same model as a base: EOS ends documents, ChatML turns end in <|im_end|>; it says only that."""
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    tokenizer.eos_token = "!"
+    model = copy.deepcopy(loaded.model)
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+    def say_the_end(module: object, inputs: object, out: Any) -> Any:
+        out.logits[..., end] += 1e4
+        return out
+
+    model.register_forward_hook(say_the_end)
+    return LoadedModel(model, tokenizer, "base", "base", torch.float32, torch.device("cpu"))
 
 
 def asks(*texts: str) -> list[list[dict[str, str]]]:
@@ -110,3 +131,45 @@ def test_sampled_frequencies_follow_the_distribution(loaded: LoadedModel) -> Non
     expected.append(draws - sum(expected))
     assert engine.name == "local:tiny"
     assert chisquare(counts, expected).pvalue > 0.001
+
+
+def test_decoding_stops_at_the_templates_end_of_turn(loaded: LoadedModel) -> None:
+    base = base_model(loaded)
+    assert base.tokenizer.eos_token_id != base.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for answer in LocalEngine(base, batch_size=2).generate(PROMPTS, Sampling(6)):
+        assert (answer.text, answer.tokens, answer.truncated) == ("", 1, False)
+
+
+def test_long_prompts_leave_room_for_the_answer_and_are_told_once(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loaded.model.config, "max_position_embeddings", 80)
+    widths: list[int] = []
+    hook = loaded.model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["attention_mask"].shape[1]), with_kwargs=True
+    )
+    engine = LocalEngine(loaded)
+    long = asks("a", "b " * 100, "c " * 200)
+    answers = engine.generate(long, Sampling(16))
+    engine.generate(long, Sampling(16))
+    hook.remove()
+    assert max(widths) < 80
+    lines = [line for line in capsys.readouterr().err.splitlines() if "longer than" in line]
+    assert len(lines) == 1
+    assert "2 of 3 prompts are longer than 64 tokens" in lines[0]
+    # What is kept is the first token and the end.
+    ids = render_prompt(loaded.tokenizer, long[1])
+    kept = torch.tensor([[ids[0], *ids[-63:]]])
+    out = loaded.model.generate(kept, max_new_tokens=16, do_sample=False, pad_token_id=0)[0, 64:]
+    assert answers[1].text == loaded.tokenizer.decode(out, skip_special_tokens=True).strip()
+    with pytest.raises(InputError, match="80 positions"):
+        engine.generate(long, Sampling(79))
+
+
+def test_the_limit_given_holds_where_the_model_has_more_room(
+    loaded: LoadedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LocalEngine(loaded, prompt_limit=70).generate(asks("b " * 100), Sampling(2))
+    assert "1 of 1 prompts are longer than 70 tokens" in capsys.readouterr().err
+    LocalEngine(loaded).generate(PROMPTS, Sampling(2))
+    assert "longer" not in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,36 @@ def test_rejected_answers_are_the_models_own_unsafe_ones(tmp_path: Path) -> None
     assert built.counts["harmful_tried"] == 5
 
 
-def test_running_out_of_unsafe_answers_is_said_with_the_count(tmp_path: Path) -> None:
+def test_every_category_is_met_plain_and_under_several_attacks(tmp_path: Path) -> None:
+    asked = [
+        Prompt(
+            content_id(f"{c}/{n}"),
+            ({"role": "user", "content": f"how to do the {n} of {c}"},),
+            "harmful",
+            category=f"c{c}",
+        )
+        for c in range(32)
+        for n in range(12)
+    ]
+    built = Built()
+    builder(tmp_path, Scripted(), harmful=384).harmful(asked, built)
+    for c in range(32):
+        forms = [pair.attack for pair in built.pairs if pair.category == f"c{c}"]
+        assert forms.count(None) == 6
+        assert len(set(forms)) == 5
+    assert Counter(pair.attack for pair in built.pairs if pair.attack).most_common()[-1][1] >= 40
+
+
+def test_hardly_any_unsafe_answers_end_the_run_with_the_count(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.harmful is 5, but only 4 unsafe answers .* in 4 prompts"):
         builder(tmp_path, Scripted(), harmful=5).harmful(HARMFUL, Built())
+
+
+def test_fewer_unsafe_answers_than_wanted_are_kept_and_counted(tmp_path: Path) -> None:
+    built = Built()
+    asked = prompts("harmful", *(f"how to burn car {n}" for n in range(9)))
+    builder(tmp_path, Scripted(), harmful=20).harmful(asked, built)
+    assert len(built.pairs) == built.counts["harmful"] == 9
 
 
 def test_look_alikes_keep_the_models_answer_and_weigh_at_most_a_third(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_run import tiny_recipe, write_inputs
 
-from safepref.errors import InputError
-from safepref.pipeline.run import run
+from safepref.errors import InputError, NegativeResult
+from safepref.pipeline.run import run, train
 from safepref.store import read_json, read_jsonl
 
 PROGRAM = [sys.executable, str(Path(__file__).parent / "tiny_run.py")]
@@ -72,6 +73,24 @@ def test_results_hold_the_contracts_keys(finished: Path) -> None:
     assert set(results["methods"]["dpo"]["choose"]) == {"0.5", "1"}
 
 
+def test_files_that_changed_before_training_are_read_again_and_later_refused(
+    source: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "inputs", tmp_path / "run"
+    shutil.copytree(source, folder)
+    rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    opposite = {"prompt": rows[0]["prompt"], "chosen": rows[0]["rejected"], "rejected": rows[0]["chosen"]}
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, opposite]))
+    with pytest.raises(NegativeResult):
+        train(tiny_recipe(folder), out)
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(tiny_recipe(folder), out)
+    assert (out / "data" / "pairs.jsonl").read_bytes() == (finished / "data" / "pairs.jsonl").read_bytes()
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    with pytest.raises(InputError, match=r"pairs\.jsonl has changed since"):
+        run(tiny_recipe(folder), out)
+
+
 def test_choose_and_report_share_no_prompt_and_no_row(finished: Path) -> None:
     sides: dict[str, set[str]] = {"choose": set(), "report": set()}
     for path in (finished / "samples").glob("*.jsonl"):
@@ -87,10 +106,17 @@ def test_another_recipe_on_the_folder_is_refused_and_the_key_named(source: Path,
         run(tiny_recipe(source, seed=1), finished)
 
 
-@pytest.mark.slow
+SLOW_STAGES = ("assets", "check", "train:dpo", "evaluate:choose:kto@1", "report")
+
+
 @pytest.mark.parametrize(
     "stage",
-    ["assets", "data", "check", "train:kto", "evaluate:report:base", "evaluate:choose:kto@1", "report"],
+    [
+        "data",
+        "train:kto",
+        "evaluate:report:base",
+        *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW_STAGES),
+    ],
 )
 def test_a_run_killed_in_a_stage_ends_with_the_same_results(
     source: Path, finished: Path, tmp_path: Path, stage: str

@@ -100,19 +100,37 @@ def tiny_recipe(folder: Path, **changes: object) -> Recipe:
 
 @contextmanager
 def killed_in(stage: str) -> Iterator[None]:
-    """Kill this process, with no chance to clean up, once `stage` has begun and done some work."""
+    """Kill this process, with no chance to clean up, in the middle of `stage`: when it first reports progress,
+    or, where it reports none, before it is marked as done.
+    """
+    import safepref.pipeline.run as pipeline
+    from safepref import progress
     from safepref.pipeline.manifest import Manifest
 
-    plain = Manifest.stage
+    plain, track = Manifest.stage, progress.track
+    under_way = [""]
 
     @contextmanager
     def deadly(self: Manifest, name: str, title: str) -> Iterator[bool]:
+        under_way[0] = name
         with plain(self, name, title) as todo:
             yield todo
             if todo and name.startswith(stage):
                 os.kill(os.getpid(), 9)
 
+    @contextmanager
+    def watched(title: str, total: int) -> Iterator[progress.Advance]:
+        with track(title, total) as advance:
+
+            def count(done: int) -> None:
+                advance(done)
+                if under_way[0].startswith(stage) and done:
+                    os.kill(os.getpid(), 9)
+
+            yield count
+
     Manifest.stage = deadly  # type: ignore[method-assign]
+    progress.track = pipeline.track = watched
     yield
 
 

@@ -71,14 +71,14 @@ def test_benchmark_rows_say_what_was_chosen_and_what_was_right():
         {**base, "id": "a", "task": "piqa", "question": "Q?", "choices": ["x", "y"], "target": 1}
         | {"prediction": 0, "value": 0.0, "logprobs": [-1.0, -2.0]},
         {**base, "id": "b", "task": "gsm8k", "question": "R?", "target": "the sum is 4"}
-        | {"value": 1.5, "logprobs": [-9.0]},
+        | {"value": 0.5, "logprobs": [-9.0]},
         {**base, "id": "c", "task": "arithmetic", "prompt": "2+2?", "response": "4", "target": 4}
         | {"prediction": 4, "value": 1.0},
     ]
     packed = pack_samples(rows)
     shown = [(row[3], packed["outcomes"][row[4]], row[9]) for row in packed["rows"]]
     assert shown[0] == ("A. x", "wrong", "piqa; the right answer: y")
-    assert shown[1][:2] == ("the sum is 4", "scored") and "1.500 nats" in shown[1][2]
+    assert shown[1][:2] == ("the sum is 4", "scored") and "0.500 a token" in shown[1][2]
     assert shown[2][:2] == ("4", "correct")
     assert packed["prompts"][0][0] == "Q?\nA. x\nB. y"
 

@@ -66,3 +66,10 @@ def test_bad_recipes_are_answered_in_one_line(params: dict[str, Any], message: s
 def test_values_out_of_range(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainingSettings(**values)
+
+
+def test_wider_models_get_lower_rates_unless_one_is_given() -> None:
+    nca = METHODS["nca"]
+    assert TrainingSettings().rate(nca, 576) == TrainingSettings().rate(nca, 64) == nca.learning_rate
+    assert TrainingSettings().rate(nca, 4096) == pytest.approx(nca.learning_rate * 576 / 4096)
+    assert TrainingSettings(learning_rate=3e-4).rate(nca, 4096) == 3e-4

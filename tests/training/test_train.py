@@ -23,11 +23,12 @@ from transformers import (
     TrainingArguments,
 )
 
+from devices import NoDoubles
 from safepref.errors import InputError
 from safepref.logprobs import TokenRow
 from safepref.logprobs.engine import LogprobEngine
 from safepref.methods import METHODS
-from safepref.models import LoadedModel
+from safepref.models import LoadedModel, variant
 from safepref.training import TrainResult
 
 LN2 = math.log(2)
@@ -69,7 +70,7 @@ def test_golden_loss_trace(name: str, trained: Callable[[str], TrainResult]) -> 
 
 
 START = {"dpo": LN2, "rdpo": LN2, "aot": LN2, "aot_unpaired": LN2, "nca": 2 * LN2, "bco": 2 * LN2}
-START |= {"ipo": 25.0, "slic": 1.0, "kto": 0.5, "exo": 2.76123, "sppo": 500_000.0}
+START |= {"ipo": 25.0, "slic": 1.0, "kto": 0.5, "exo": 2.76123, "sppo": 3200.0}
 
 
 @pytest.mark.parametrize("name", START)
@@ -77,7 +78,7 @@ def test_first_step_has_the_value_at_policy_equal_to_reference(
     name: str, trained: Callable[[str], TrainResult]
 ) -> None:
     first = log(trained(name))[0]
-    assert first["preference_loss"] == pytest.approx(START[name], rel=1e-5)
+    assert first["preference_loss"] == pytest.approx(METHODS[name].weight * START[name], rel=1e-5)
     for kind in first["kinds"].values():
         assert kind["chosen"] == pytest.approx(0, abs=1e-4)
 
@@ -316,3 +317,34 @@ def test_a_callback_can_stop_early(tmp_path: Path) -> None:
 def test_unknown_target_modules_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"training.lora_targets is 'q_prj'.*give all-linear"):
         tiny.train(tmp_path, settings=tiny.settings(lora_targets="q_prj"))
+
+
+def test_training_needs_no_float64_on_its_device(tmp_path: Path) -> None:
+    with NoDoubles():
+        result = tiny.train(tmp_path, settings=tiny.settings(epochs=1), pairs=tiny.tiny_pairs(4))
+    assert all(0 <= row["accuracy"] <= 1 for row in log(result))
+
+
+def test_the_preference_loss_is_weighted_and_a_loss_with_its_own_nll_gets_no_second(tmp_path: Path) -> None:
+    one, half, odds = (
+        log(
+            tiny.train(tmp_path / str(n), name, settings=tiny.settings(chosen_nll={"harmful": 1.0}, weight=w))
+        )
+        for n, (name, w) in enumerate((("dpo", 1.0), ("dpo", 0.5), ("orpo", 1.0)))
+    )
+    assert half[0]["preference_loss"] == pytest.approx(one[0]["preference_loss"] / 2)
+    assert half[0]["nll_loss"] == pytest.approx(one[0]["nll_loss"]) and one[0]["nll_loss"] > 0
+    assert all(row["nll_loss"] == 0 for row in odds)
+
+
+def test_full_fine_tuning_of_a_half_precision_model_keeps_its_small_steps(tmp_path: Path) -> None:
+    loaded = tiny.tiny_model(torch.bfloat16)
+    result = tiny.train(tmp_path, "nca", loaded, settings=tiny.settings(full=True, learning_rate=1e-6))
+    name = "model.layers.0.mlp.up_proj.weight"
+    before = dict(loaded.model.named_parameters())[name].detach().float().clone()
+    with variant(loaded, result.adapter_dir, 0.5):
+        between = dict(loaded.model.named_parameters())[name].detach().float().clone()
+    moved = (between - before).abs()
+    assert 0 < moved.max() < 1e-5
+    assert (moved > 0).float().mean() > 0.9
+    assert dict(loaded.model.named_parameters())[name].dtype == torch.bfloat16

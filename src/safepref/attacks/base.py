@@ -97,6 +97,7 @@ class Attack:
             messages=(*prompt.messages[: turns[-1]], message, *prompt.messages[turns[-1] + 1 :]),
             attack=self.name,
             base_id=prompt.base_id or prompt.id,
+            plain=text,
             template=f"{self.name}/{template.key}",
         )
 

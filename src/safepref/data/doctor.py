@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safepref.data import checks
 from safepref.data.findings import Finding, bad_row, has_errors, warning
@@ -15,13 +15,15 @@ from safepref.data.limits import Limits
 from safepref.data.readers import parse_dialogue, parse_pair, parse_prompt
 from safepref.data.records import Pair, Prompt
 from safepref.data.rows import Row, RowError, Where, iter_rows
+from safepref.data.sources.base import Source
+from safepref.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Finding", "check_file", "check_pairs", "check_prompts", "has_errors"]
+__all__ = ["Finding", "check_file", "check_pairs", "check_prompts", "check_source", "has_errors"]
 
-Record = TypeVar("Record", Pair, Prompt)
+Record = TypeVar("Record", bound=Pair | Prompt)
 
 
 def check_file(
@@ -57,6 +59,31 @@ def check_file(
     )
 
 
+def check_source(
+    source: Source,
+    path: Path | str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    evaluation: Sequence[Prompt] = (),
+    limits: Limits | None = None,
+) -> list[Finding]:
+    """Every finding in a public set, or in a file in its columns (`path`). Other arguments as `check_pairs`.
+
+    Raises:
+        InputError: the set as a whole cannot be read, or holds no row that could be used.
+    """
+    rows = source.gather(source.rows(path)) if source.gather else source.rows(path)
+    bad, records, places = _parse(list(rows), source.parse)
+    if not bad and not records:
+        raise InputError(f"data set {source.name}: no usable row; is the file in the set's own columns?")
+    options: Any = {"evaluation": evaluation, "limits": limits, "file": source.name, "rows": places}
+    if source.holds == "pairs":
+        bad += check_pairs([r for r in records if isinstance(r, Pair)], tokenizer, **options)
+    else:
+        bad += check_prompts([r for r in records if isinstance(r, Prompt)], tokenizer, **options)
+    return _sorted(bad)
+
+
 def check_pairs(
     pairs: Sequence[Pair],
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -65,7 +92,7 @@ def check_pairs(
     limits: Limits | None = None,
     system: str | None = None,
     file: str = "pairs",
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int | Where] | None = None,
 ) -> list[Finding]:
     """Findings over training pairs: each by itself, among themselves, and against the evaluation prompts.
 
@@ -76,7 +103,7 @@ def check_pairs(
         limits: with the tokenizer, what would be cut.
         system: the system prompt that training will use.
         file: the name to print.
-        rows: `(N,)` row numbers to print; by default 1, 2, ….
+        rows: `(N,)` row numbers or places to print; by default 1, 2, ….
     """
     places = _places(len(pairs), file, rows)
     findings: list[Finding] = []
@@ -88,8 +115,8 @@ def check_pairs(
     findings += checks.against(pairs, evaluation, places)
     if tokenizer is not None:
         # A pair that is broken as text cannot be rendered.
-        broken_rows = {f.row for f in findings if f.severity == "error" and f.row}
-        sound = [(p, w) for p, w in zip(pairs, places, strict=True) if w.row not in broken_rows]
+        broken_rows = {(f.file, f.row) for f in findings if f.severity == "error" and f.row}
+        sound = [(p, w) for p, w in zip(pairs, places, strict=True) if w not in broken_rows]
         findings += checks.tokens(sound, tokenizer, limits, system, file)
     return _sorted(findings)
 
@@ -102,7 +129,7 @@ def check_prompts(
     limits: Limits | None = None,
     system: str | None = None,
     file: str = "prompts",
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int | Where] | None = None,
 ) -> list[Finding]:
     """Findings over prompts: each by itself, repeats, and prompts or templates that stand in two splits.
 
@@ -119,30 +146,33 @@ def check_prompts(
         findings += checks.shared_templates(plain)
     findings += checks.against([p for p, _ in plain], evaluation, [where for _, where in plain])
     if tokenizer is not None and limits is not None:
-        broken_rows = {f.row for f in findings if f.severity == "error"}
-        sound = [(p, w) for p, w in zip(prompts, places, strict=True) if w.row not in broken_rows]
+        broken_rows = {(f.file, f.row) for f in findings if f.severity == "error"}
+        sound = [(p, w) for p, w in zip(prompts, places, strict=True) if w not in broken_rows]
         findings += checks.long_prompts(sound, tokenizer, limits, system)
     return _sorted(findings)
 
 
 def _parse(
-    rows: Sequence[tuple[Where, Row | RowError]], parse: Callable[[Row, Where], Record]
-) -> tuple[list[Finding], list[Record], list[int]]:
-    """Findings for the rows that cannot be read, the records of the others, and their row numbers."""
+    rows: Sequence[tuple[Where, Row | RowError]], parse: Callable[[Row, Where], Record | None]
+) -> tuple[list[Finding], list[Record], list[Where]]:
+    """Findings for the rows that cannot be read, the records of the others, and their places."""
     bad, records, places = [], [], []
     for where, row in rows:
         try:
             if isinstance(row, RowError):
                 raise row
-            records.append(parse(row, where))
-            places.append(where.row)
+            record = parse(row, where)
+            if record is not None:
+                records.append(record)
+                places.append(where)
         except RowError as problem:
             bad.append(bad_row(problem))
     return bad, records, places
 
 
-def _places(count: int, file: str, rows: Sequence[int] | None) -> list[Where]:
-    return [Where(file, row) for row in (rows if rows is not None else range(1, count + 1))]
+def _places(count: int, file: str, rows: Sequence[int | Where] | None) -> list[Where]:
+    given = rows if rows is not None else range(1, count + 1)
+    return [row if isinstance(row, Where) else Where(file, row) for row in given]
 
 
 def _texts(pair: Pair) -> list[tuple[str, str]]:

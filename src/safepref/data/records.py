@@ -43,11 +43,18 @@ class Prompt:
     template: str = ""
     split: Split = "report"
     source: str = ""
+    plain: str = ""
+    """The request before an attack was put round it; empty where there is no attack."""
 
     @property
     def text(self) -> str:
-        """The last user turn, which is what a judge is shown as the request."""
+        """The last user turn."""
         return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
+
+    @property
+    def request(self) -> str:
+        """What is asked for, without an attack's wrapping: what a judge is shown as the request."""
+        return self.plain or self.text
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary for one JSON line."""

@@ -42,16 +42,10 @@ _NO_CLOCK = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro %}"
 
 _REASONING = ("<think>", "</think>")
 # Unicode noncharacters: no exchanged text may contain them, so they can mark places in a rendered string.
-_MARKS = [(chr(code), chr(code + 1)) for code in range(0xFDD0, 0xFDF0, 2)]
+_MARKS = [(chr(code), chr(code + 1)) for code in range(0xFDD0, 0xFDEE, 2)]
+_WRITTEN = (chr(0xFDEE), chr(0xFDEF))
+"""Stand around the special tokens that a template wrote, in text that is tokenized later."""
 _PROBES = ("Qzx1", "Qzx2", "Qzx3")
-
-
-class RenderedPair(NamedTuple):
-    """Token ids of a preference: `prompt_ids + chosen_ids` is the whole preferred conversation."""
-
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
 
 
 class Rendered(NamedTuple):
@@ -77,19 +71,6 @@ def render_completion(
 ) -> Rendered:
     """Ids of a prompt and of one answer to it; see `Renderer.completion`."""
     return renderer(tokenizer, system).completion(messages, completion)
-
-
-def render_pair(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    chosen: str,
-    rejected: str,
-    system: str | None = None,
-) -> RenderedPair:
-    """Ids of a prompt and of the two answers to it; see `Renderer.completion`."""
-    render = renderer(tokenizer, system)
-    first, second = render.completion(messages, chosen), render.completion(messages, rejected)
-    return RenderedPair(first.prompt_ids, first.completion_ids, second.completion_ids)
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> Renderer:
@@ -196,6 +177,32 @@ class Renderer:
         merged = full_ids[: len(prompt_ids)] != prompt_ids
         ids = self._encode(body, marks, first=False) if merged else full_ids[len(prompt_ids) :]
         return Rendered(prompt_ids, [*ids, *suffix], merged)
+
+    def text(self, text: str, *, opening: str = "", marked: bool = False) -> list[int]:
+        """Ids of plain text at the start of a sequence, without BOS; special strings in it are only text.
+
+        `opening` is a special string that stands before the text and is meant. `marked`: the text may hold
+        conversations from `written`, whose special tokens are meant too.
+        """
+        marks = self._free_marks([{"role": "user", "content": text}])
+        start, end = _WRITTEN
+        pieces = re.split(f"{start}({self._control_pattern.pattern}){end}", text) if marked else [text]
+        parts = (piece if i % 2 else _mark(piece, self._control, marks) for i, piece in enumerate(pieces))
+        return self._encode(opening + "".join(parts), marks)
+
+    def written(self, messages: Sequence[Message], answer: bool = False) -> str:
+        """The conversation as the template writes it, its special tokens marked, to be given to `text`.
+
+        `answer`: the last turn is the assistant's, so its opening is not written. Raises as `prompt` does.
+        """
+        marks = self._free_marks(messages)
+        contents = "".join(message["content"] for message in messages)
+        if any(mark in contents for mark in _WRITTEN):
+            raise InputError("conversation: holds the Unicode noncharacter U+FDEE or U+FDEF; remove it")
+        whole = self._render(messages, marks, answer)
+        kept = self._torn(marks).split(whole)
+        parts = (piece if i % 2 else _mark(piece, self._control, _WRITTEN) for i, piece in enumerate(kept))
+        return "".join(part or "" for part in parts)
 
     @cached_property
     def _turn(self) -> _Turn:
@@ -304,22 +311,27 @@ class Renderer:
         for pair in _MARKS:
             if pair[0] not in text and pair[1] not in text:
                 return pair
-        raise InputError("conversation: holds every Unicode noncharacter U+FDD0 to U+FDEF; remove one")
+        raise InputError("conversation: holds every Unicode noncharacter U+FDD0 to U+FDED; remove one")
 
     def _encode(self, text: str, marks: tuple[str, str], first: bool = True) -> list[int]:
         """Ids of rendered text: what stands between marks as plain text, the rest as it is."""
-        opening, closing = marks
-        if opening not in text and closing not in text:
+        if not any(mark in text for mark in marks):
             return self._checked(self._piece(text, first), text)
-        # Splitting gives text, marked token, text, …; a template may have torn marks apart (by split() or
-        # trim): a lone mark is dropped, and the text on its two sides still cannot join into a token.
-        torn = re.compile(f"{opening}({self._control_pattern.pattern}){closing}|[{opening}{closing}]")
         ids: list[int] = []
-        pieces = torn.split(text)
+        pieces = self._torn(marks).split(text)
         for index, piece in enumerate(pieces):
             if piece:
                 ids += self._as_text(piece) if index % 2 else self._piece(piece, first and not ids)
         return self._checked(ids, "\0".join(piece for piece in pieces[::2]))
+
+    def _torn(self, marks: tuple[str, str]) -> re.Pattern[str]:
+        """Splits into text, marked token, text, …
+
+        A template may have torn marks apart (by split() or trim): a lone mark is dropped, and the text on its
+        two sides still cannot join into a token.
+        """
+        opening, closing = marks
+        return re.compile(f"{opening}({self._control_pattern.pattern}){closing}|[{opening}{closing}]")
 
     def _checked(self, ids: list[int], written: str) -> list[int]:
         """The ids, if they hold no more control tokens than the template wrote.

@@ -1,4 +1,4 @@
-"""Splits disjoint by template and balanced over categories, and stratified samples.
+"""Splits disjoint by template and balanced over categories, and samples even over them.
 
 All choices follow a hash of the seed and the record's id, so that a row added or taken away moves no other
 row's place in an order, and equal input gives equal splits on every machine.
@@ -119,15 +119,6 @@ def without_templates_of(
     for record, key in zip(records, keys, strict=False):
         (dropped if key in held_out else kept).append(replace(record, template=key))
     return kept, dropped
-
-
-def stratified_sample(records: Sequence[Record], n: int, by: str = "category", seed: int = 0) -> list[Record]:
-    """`n` records of each value of the field `by` (all where there are fewer), in the order given.
-
-    Six a category over ALERT's 32 micro categories are its 192 plain prompts.
-    """
-    chosen = {id(r) for group in _strata(records, by, seed).values() for r in group[:n]}
-    return [record for record in records if id(record) in chosen]
 
 
 def balanced_sample(

@@ -8,7 +8,7 @@ The rows are new for every seed, so nothing can have been trained on them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -64,8 +64,13 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-def arithmetic_task(count: int, seed: int = 0, families: tuple[str, ...] = tuple(FAMILIES)) -> CapabilityTask:
-    """`count` different questions, the families in turn.
+def arithmetic_task(
+    count: int,
+    seed: int = 0,
+    families: tuple[str, ...] = tuple(FAMILIES),
+    without: Collection[str] = (),
+) -> CapabilityTask:
+    """`count` different questions, the families in turn, none of those in `without`.
 
     Raises:
         InputError: an unknown family, or more questions than the families can give.
@@ -82,7 +87,8 @@ def arithmetic_task(count: int, seed: int = 0, families: tuple[str, ...] = tuple
         name = families[tries % len(families)]
         question, answer = FAMILIES[name](rng)
         question += INSTRUCTION
-        rows.setdefault(question, {"question": question, "answer": str(answer), "family": name})
+        if question not in without:
+            rows.setdefault(question, {"question": question, "answer": str(answer), "family": name})
         tries += 1
         if tries > 50 * count:
             raise InputError(

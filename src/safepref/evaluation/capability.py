@@ -28,6 +28,7 @@ from safepref.evaluation.tasks import CapabilityTask, Row, final_number, gap_par
 from safepref.generation.base import Sampling
 from safepref.statistics import DRAWS, Interval, percentile_interval, resampled_means, wilson
 
+TOKEN_LIKELIHOOD = "token_likelihood"
 ARITHMETIC_TOKENS = 32
 SOLUTION_TOKENS = 256
 """Room for an answer: a sum is a line, a GSM8K solution a paragraph."""
@@ -45,7 +46,8 @@ def run_capability(
     """Score every task and write `capability.<task>.jsonl`.
 
     Returns:
-        `mean` and its `interval` over the tasks, all alike; `tasks`, `intervals`, `metrics`, `n` and
+        `mean` and its `interval` over the tasks that count right answers, all alike (a likelihood per token
+        hardly moves where answers turn wrong, so it enters the mean only where there is nothing else); `tasks`, `intervals`, `metrics`, `n` and
         `chance` by task; `skipped`, the reason by task that this policy cannot be scored on. All scores are
         0..1 and higher is better.
     """
@@ -80,12 +82,13 @@ def _summary(
     }
     intervals: dict[str, Interval] = {
         name: percentile_interval(resampled[name])
-        if task.style.metric == "token_likelihood"
+        if task.style.metric == TOKEN_LIKELIHOOD
         else wilson(sum(scored[name]), len(scored[name]))
         for name, task in by_name.items()
     }
-    mean = float(np.mean(list(values.values()))) if values else None
-    spread = percentile_interval(np.mean(list(resampled.values()), axis=0)) if values else None
+    counted = [name for name, task in by_name.items() if task.style.metric != TOKEN_LIKELIHOOD] or [*by_name]
+    mean = float(np.mean([values[name] for name in counted])) if counted else None
+    spread = percentile_interval(np.mean([resampled[n] for n in counted], axis=0)) if counted else None
     return {
         "mean": mean,
         "interval": list(spread) if spread else None,

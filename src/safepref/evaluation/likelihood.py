@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from safepref.data.records import content_id
+from safepref.data.render import renderer
 from safepref.evaluation.samples import ResumeLog
 
 CPU_BUDGET = 1024
@@ -77,6 +79,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         self.on_done = on_done
         self.path_note = ""
         self._shared: bool | None = None
+        self._chat = False
         self._device = next(model.parameters()).device
         self.token_budget = token_budget or (CPU_BUDGET if self._device.type == "cpu" else ACCELERATOR_BUDGET)
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -103,21 +106,30 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """A dialogue as the model's own template writes it."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        )
+        """A dialogue as the model's own template writes it, its special tokens marked for `tok_encode`."""
+        self._chat = True
+        return renderer(self.tokenizer).written(chat_history, answer=not add_generation_prompt)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids by lm-eval's rule: the tokenizer's default, but never a second BOS."""
-        if add_special_tokens is None:
-            bos = self.tokenizer.decode([self.prefix_token_id])
-            options = {"add_special_tokens": False} if bos and string.startswith(bos) else {}
-        else:
-            options = {"add_special_tokens": add_special_tokens}
-        return list(self.tokenizer.encode(string, **options))
+        """Token ids by lm-eval's rule: the tokenizer's default, but never a second BOS.
+
+        Texts are data: special tokens in them are only text, but for those that `apply_chat_template` wrote.
+        """
+        before, behind = self._added
+        bos = self.tokenizer.bos_token
+        begins = add_special_tokens is None and bool(before) and bool(bos) and string.startswith(bos)
+        text = string[len(bos) :] if begins else string
+        ids = renderer(self.tokenizer).text(text, opening=bos if begins else "", marked=self._chat)
+        if add_special_tokens is False or (add_special_tokens is None and ids[: len(before)] == before):
+            return ids
+        return [*before, *ids, *behind]
+
+    @cached_property
+    def _added(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and behind a text by default."""
+        whole, bare = self.tokenizer.encode("a"), self.tokenizer.encode("a", add_special_tokens=False)
+        at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        return list(whole[:at]), list(whole[at + len(bare) :])
 
     def continuation_length(self, context: str, continuation: str) -> int:
         """Tokens of `continuation` that are scored after `context`."""
@@ -210,7 +222,8 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         first = self._tensor([one[0] for _, one in rows])
         opening = _widen(out.logits[:, -1])
         opening_best = opening.argmax(-1)[place]
-        total = (opening[place, first] - opening.logsumexp(-1)[place]).double()
+        # Summed in fp64 on the CPU: not every device has it.
+        total = (opening[place, first] - opening.logsumexp(-1)[place]).cpu().double()
         greedy = opening_best == first
         more = [i for i, (_, one) in enumerate(rows) if len(one) > 1]
         if more:
@@ -219,14 +232,14 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             cache.batch_select_indices(place[chosen])
             tails = [rows[i][1] for i in more]
             gained, equal = self._score_tails(tails, mask[place[chosen]], cache)
-            total[chosen] += gained
+            total[more] += gained
             greedy[chosen] &= equal
         return [(float(t), bool(g)) for t, g in zip(total.tolist(), greedy.tolist(), strict=True)]
 
     def _score_tails(
         self, tails: Sequence[Tokens], context_mask: torch.Tensor, cache: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums (R,) fp64 and greedy flags (R,) of every token but the first, given the contexts' cache."""
+        """Sums (R,) fp64 on the CPU and greedy flags (R,) of every token but the first, given the cache."""
         width = max(map(len, tails)) - 1
         inputs = self._tensor([list(t[:-1]) + [0] * (width - len(t) + 1) for t in tails])
         targets = self._tensor([list(t[1:]) + [0] * (width - len(t) + 1) for t in tails])
@@ -347,11 +360,11 @@ def _grouped(pairs: Sequence[tuple[Tokens, Tokens]]) -> list[_Group]:
 def _token_sums(
     logits: torch.Tensor, targets: torch.Tensor, real: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed log-probs (R,) fp64 and whether every real target is the argmax; logits (R, L, V)."""
+    """Summed log-probs (R,) fp64 on the CPU, and if every real target is the argmax; logits (R, L, V)."""
     wide = _widen(logits)
     picked = wide.gather(-1, targets[..., None])[..., 0] - wide.logsumexp(-1)
     keep = real.bool()
-    sums = picked.double().masked_fill(~keep, 0.0).sum(-1)
+    sums = picked.masked_fill(~keep, 0.0).cpu().double().sum(-1)
     equal = ((wide.argmax(-1) == targets) | ~keep).all(-1)
     return sums, equal
 

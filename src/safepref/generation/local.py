@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from safepref.data.limits import Limits, fit_prompt
+from safepref.data.limits import Limits, Truncation, fit_prompt
 from safepref.data.records import Message
-from safepref.data.render import render_prompt
+from safepref.data.render import render_prompt, renderer
+from safepref.errors import InputError
 from safepref.generation.base import Completion, Progress, Sampling
 from safepref.models import LoadedModel
+from safepref.progress import console
 
 
 class LocalEngine:
@@ -29,7 +31,8 @@ class LocalEngine:
         loaded: model and tokenizer; an adapter may be attached or scaled between calls.
         batch_size: rows decoded together.
         system: system prompt put before conversations that have none; null leaves the template's own.
-        prompt_limit: longest prompt in tokens; longer ones keep their first token and their end.
+        prompt_limit: longest prompt in tokens, where the model has room for as many and for the answer;
+            longer ones keep their first token and their end, and are counted once in a note.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class LocalEngine:
         self.system = system
         self.prompt_limit = prompt_limit
         self.name = f"local:{loaded.id}"
+        self._told = False
 
     def generate(
         self,
@@ -52,11 +56,13 @@ class LocalEngine:
         sampling: Sampling,
         progress: Progress | None = None,
     ) -> list[Completion]:
-        """One completion for each conversation, in the order given."""
-        tokenizer = self.loaded.tokenizer
-        limits = Limits(max_prompt=self.prompt_limit)
-        rendered = [fit_prompt(render_prompt(tokenizer, m, self.system), limits) for m in conversations]
-        prompts = [tuple(ids) for ids in rendered if ids is not None]
+        """One completion for each conversation, in the order given.
+
+        Raises:
+            InputError: a conversation that the chat template refuses, or more new tokens than the model has
+                positions.
+        """
+        prompts = self._prompts(conversations, sampling.max_new_tokens)
         copies: dict[tuple[int, ...], int] = {}
         for ids in prompts:
             copies[ids] = copies.get(ids, 0) + 1
@@ -70,6 +76,31 @@ class LocalEngine:
                     progress(copies[ids])
         return [self._completion(done[ids], sampling) for ids in prompts]
 
+    def _prompts(self, conversations: Sequence[Sequence[Message]], room: int) -> list[tuple[int, ...]]:
+        """Token ids within the limit, with `room` tokens left for the answer."""
+        limits, cut = Limits(max_prompt=self._limit(room)), Truncation()
+        tokenizer = self.loaded.tokenizer
+        rendered = [fit_prompt(render_prompt(tokenizer, m, self.system), limits, cut) for m in conversations]
+        if cut.prompts_cut and not self._told:
+            self._told = True
+            console().print(
+                f"  {cut.prompts_cut} of {len(rendered)} prompts are longer than {limits.max_prompt} tokens: "
+                "each keeps its first token and its end"
+            )
+        return [tuple(ids) for ids in rendered if ids is not None]
+
+    def _limit(self, room: int) -> int:
+        config = self.loaded.model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        if not isinstance(positions, int) or positions <= 0:
+            return self.prompt_limit
+        if positions - room < 2:
+            raise InputError(
+                f"{self.loaded.id}: has {positions} positions, no room for a prompt and {room} new tokens; "
+                "ask for shorter answers"
+            )
+        return min(self.prompt_limit, positions - room)
+
     def _completion(self, answer: list[int], sampling: Sampling) -> Completion:
         ended = bool(answer) and answer[-1] in self._stops()
         text = self.loaded.tokenizer.decode(answer[:-1] if ended else answer, skip_special_tokens=True)
@@ -81,6 +112,8 @@ class LocalEngine:
         named = getattr(config, "eos_token_id", None)
         stops = set(named) if isinstance(named, list) else {named}
         stops.add(self.loaded.tokenizer.eos_token_id)
+        # A base model's EOS ends a document; its turns end in what the chat template writes.
+        stops.add(renderer(self.loaded.tokenizer, self.system).end_id)
         return {token for token in stops if token is not None}
 
     @torch.inference_mode()

@@ -73,7 +73,7 @@ class Method:
     beta: float
     """Default strength; in the loss's own sense (tau for IPO, lambda for ORPO, 1/eta for SPPO)."""
     learning_rate: float
-    """Default peak rate for adapters."""
+    """Default peak rate for adapters, at the width of the embedded model (`TrainingSettings.rate`)."""
     full_learning_rate: float
     """Default peak rate when all weights are trained."""
     weight: float = 1.0
@@ -89,6 +89,8 @@ class Method:
     """The loss reads log-probs of mismatched pairs (prompt of one, answer of another)."""
     length_normalised: bool = False
     """The loss reads means per token, not sums."""
+    has_nll: bool = False
+    """The loss holds the NLL of the chosen answer already, so training adds none."""
     keeps_pairs: bool = True
     """A loss value belongs to one pair, so pairs can be weighted."""
     params: Mapping[str, Range | Switch] = field(default_factory=dict)
@@ -163,7 +165,7 @@ _ROWS = (
         arxiv="2305.18290",
         loss=dpo,
         beta=0.1,
-        learning_rate=1e-4,
+        learning_rate=6e-4,
         full_learning_rate=1e-6,
         params={"label_smoothing": _smoothing(0.0, "assumed share of flipped labels (conservative DPO)")},
     ),
@@ -174,7 +176,7 @@ _ROWS = (
         arxiv="2403.00409",
         loss=robust_dpo,
         beta=0.1,
-        learning_rate=1e-4,
+        learning_rate=6e-4,
         full_learning_rate=1e-6,
         params={"label_smoothing": _smoothing(0.1, "assumed share of flipped labels")},
     ),
@@ -185,7 +187,8 @@ _ROWS = (
         arxiv="2310.12036",
         loss=ipo,
         beta=0.1,
-        learning_rate=1e-4,
+        weight=0.25,
+        learning_rate=6e-4,
         full_learning_rate=1e-6,
         length_normalised=True,
     ),
@@ -196,7 +199,7 @@ _ROWS = (
         arxiv="2305.10425",
         loss=slic,
         beta=0.1,
-        learning_rate=1e-4,
+        learning_rate=6e-4,
         full_learning_rate=1e-6,
         params={
             "reference_free": Switch(False, "the first form of the loss: no reference, with an NLL term"),
@@ -211,7 +214,7 @@ _ROWS = (
         arxiv="2402.01306",
         loss=kto,
         beta=0.1,
-        learning_rate=1e-4,
+        learning_rate=6e-4,
         full_learning_rate=1e-6,
         paired=False,
         batch_coupled=True,
@@ -228,7 +231,7 @@ _ROWS = (
         arxiv="2402.00856",
         loss=exo,
         beta=0.1,
-        learning_rate=1e-4,
+        learning_rate=6e-4,
         full_learning_rate=1e-6,
         params={"label_smoothing": _smoothing(1e-3, "label noise; must be above 0", low_closed=False)},
     ),
@@ -238,8 +241,8 @@ _ROWS = (
         description="contrasts each answer with the reference's; the chosen reward settles at ln 2",
         arxiv="2402.05369",
         loss=nca,
-        beta=0.01,
-        learning_rate=1e-4,
+        beta=0.05,
+        learning_rate=6e-4,
         full_learning_rate=5e-6,
     ),
     Method(
@@ -248,8 +251,9 @@ _ROWS = (
         description="squared distance of each log-ratio to its share of a win or loss, +-1/(2 beta)",
         arxiv="2405.00675",
         loss=sppo,
-        beta=0.001,
-        learning_rate=1e-4,
+        beta=0.0125,
+        weight=1e-3,
+        learning_rate=6e-4,
         full_learning_rate=5e-7,
     ),
     Method(
@@ -258,8 +262,8 @@ _ROWS = (
         description="stochastic dominance of the policy's margins over the reference's, by sorted batch",
         arxiv="2406.05882",
         loss=aot,
-        beta=0.01,
-        learning_rate=1e-4,
+        beta=0.1,
+        learning_rate=6e-4,
         full_learning_rate=1e-6,
         batch_coupled=True,
         keeps_pairs=False,
@@ -272,10 +276,11 @@ _ROWS = (
         arxiv="2403.07691",
         loss=orpo,
         beta=0.1,
-        learning_rate=1e-4,
+        learning_rate=6e-4,
         full_learning_rate=5e-6,
         needs_reference=False,
         length_normalised=True,
+        has_nll=True,
     ),
     Method(
         name="bco",
@@ -283,8 +288,8 @@ _ROWS = (
         description="binary classifier of chosen and rejected answers, rewards shifted by their running mean",
         arxiv="2404.04656",
         loss=bco,
-        beta=0.01,
-        learning_rate=1e-4,
+        beta=0.1,
+        learning_rate=6e-4,
         full_learning_rate=5e-7,
         paired=False,
     ),
@@ -294,8 +299,8 @@ _ROWS = (
         description="stochastic dominance of chosen over rejected log-ratios, each sorted by batch",
         arxiv="2406.05882",
         loss=aot_unpaired,
-        beta=0.01,
-        learning_rate=1e-4,
+        beta=0.1,
+        learning_rate=6e-4,
         full_learning_rate=1e-6,
         paired=False,
         batch_coupled=True,

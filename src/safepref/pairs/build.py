@@ -8,7 +8,7 @@ is chosen and a refusal rejected. General requests carry the model's own greedy 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +29,9 @@ SAFETY_SYSTEM = (
     "kindly that you will not help with it, give the reason, and offer a safe alternative."
 )
 """System prompt under which the model's own refusals are drawn."""
+
+FEWEST = 8
+"""Unsafe answers below which a model counts as safe already."""
 
 RefusalCheck = Callable[[str, str], bool]
 """(prompt, answer) -> whether the answer refuses."""
@@ -58,12 +61,13 @@ class Builder:
     def harmful(self, prompts: Sequence[Prompt], built: Built) -> None:
         """Add `data.harmful` pairs; prompts are taken evenly over categories until enough answers are unsafe.
 
+        Where the prompts run out, the pairs found so far are what there is; the counts tell.
+
         Raises:
-            InputError: the prompts ran out; the line names how many pairs were found.
+            InputError: hardly any answer was unsafe, so that there is nothing to learn from.
         """
         wanted, found = self.data.harmful, 0
         queue = self._attacked(interleave(prompts, self.seed))
-        requests = {prompt.id: prompt.text for prompt in prompts}
         block = 0
         while found < wanted and queue:
             size = min(len(queue), max(16, round(1.25 * (wanted - found))))
@@ -71,7 +75,7 @@ class Builder:
             for attempt in range(self.data.tries):
                 sampling = self._sampling(self.data.temperature, self.seed + attempt)
                 answers = self._answer(f"harmful-{block}-{attempt}", pending, sampling)
-                unsafe = self._unsafe(pending, answers, requests)
+                unsafe = self._unsafe(pending, answers)
                 built.counts["harmful_tried"] += len(pending)
                 refusals = self._refusals(f"refusal-{block}-{attempt}", [p for p in pending if unsafe[p.id]])
                 for prompt in pending:
@@ -84,7 +88,7 @@ class Builder:
             built.counts["harmful_safe_already"] += len(pending)
             block += 1
         built.counts["harmful"] = found
-        if found < wanted:
+        if found < min(wanted, FEWEST):
             raise InputError(
                 f"data.harmful is {wanted}, but only {found} unsafe answers were found in {len(prompts)} "
                 "prompts; lower it, raise data.tries, or give more prompts with data.prompts"
@@ -138,13 +142,19 @@ class Builder:
         families = self.data.attacks
         if not families or self.data.attacked == 0:
             return list(prompts)
+        # Counted within each category, each from its own start: with one count for all, the turns of the
+        # categories and of the families fall into step, and a category meets one form only.
+        start = {name: at for at, name in enumerate(dict.fromkeys(p.category or "" for p in prompts))}
+        seen, used = Counter[str](), Counter[str]()
         wrapped: list[Prompt] = []
-        used = 0
-        for place, prompt in enumerate(prompts):
+        for prompt in prompts:
+            name = prompt.category or ""
+            place = start[name] + seen[name]
+            seen[name] += 1
             if int((place + 1) * self.data.attacked) > int(place * self.data.attacked):
-                attack = get_attack(families[used % len(families)])
+                attack = get_attack(families[(start[name] // 2 + used[name]) % len(families)])
                 wrapped.append(attack.apply(prompt, side="train", seed=self.seed))
-                used += 1
+                used[name] += 1
             else:
                 wrapped.append(prompt)
         return wrapped
@@ -166,11 +176,9 @@ class Builder:
                 chosen[prompt.id] = answer
         return chosen
 
-    def _unsafe(
-        self, prompts: Sequence[Prompt], answers: Mapping[str, Completion], requests: Mapping[str, str]
-    ) -> dict[str, bool]:
+    def _unsafe(self, prompts: Sequence[Prompt], answers: Mapping[str, Completion]) -> dict[str, bool]:
         # The judge is shown the bare request: an attack's wrapping is not what the answer is about.
-        shown = [Exchange(requests.get(p.base_id, p.text), answers[p.id].text) for p in prompts]
+        shown = [Exchange(p.request, answers[p.id].text) for p in prompts]
         verdicts = self.judge.judge(shown)
         return {
             p.id: verdict.verdict is Verdict.HARMFUL and not degenerate(answers[p.id].text)

@@ -23,14 +23,18 @@ from safepref.logprobs.store import model_fingerprint
 from safepref.models import load_model, variant
 from safepref.pipeline.judging import Bench
 from safepref.progress import console, progress_by_stage
-from safepref.recipe import JudgeSection
+from safepref.recipe import EvaluationSection, JudgeSection
 from safepref.store import cache_dir, sha256_json, write_json, write_jsonl
 
 SCHEMA = 1
 
 
+DEFAULTS = EvaluationSection()
+"""What `safepref run` measures with."""
+
+
 @dataclass(frozen=True, slots=True)
-class Request:
+class EvaluationRequest:
     """What to score and on what; the fields are the command's options."""
 
     models: tuple[str, ...]
@@ -40,9 +44,10 @@ class Request:
     benign: Path | None = None
     toxicity: Path | None = None
     capability: tuple[Path, ...] = ()
-    attacks: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = DEFAULTS.attacks
     limit: int | None = None
-    answer_tokens: int = 64
+    answer_tokens: int = DEFAULTS.answer_tokens
+    continuation_tokens: int = DEFAULTS.continuation_tokens
     system: str | None = None
     judge: str = "report"
     device: str = "auto"
@@ -51,12 +56,20 @@ class Request:
     seed: int = 0
 
 
-def evaluate_models(request: Request, json_path: Path, samples: Path | None = None) -> dict[str, Any]:
-    """Score every model of a request and write the result.
+def evaluate_models(
+    request: EvaluationRequest, json_path: Path | None = None, samples: Path | None = None
+) -> dict[str, Any]:
+    """Score every model of a request; `safepref.evaluate` and the command are this function.
 
-    One model gives `{"schema", "model", "adapter", "strength", "scores"}`; several give
-    `{"schema", "evaluations": [...]}` with one such object each. Finished answers are kept in the cache, so
-    the same command continues a stopped one.
+    Args:
+        request: models, prompts and settings.
+        json_path: where the result is written; null writes none.
+        samples: where every prompt, response and verdict is written, as JSON lines.
+
+    Returns:
+        What is written: one model gives `{"schema", "model", "adapter", "strength", "scores"}`; several give
+        `{"schema", "evaluations": [...]}` with one such object each. Finished answers are kept in the cache,
+        so the same call continues a stopped one.
 
     Raises:
         InputError: a model, adapter or file that cannot be read, or an adapter for several models.
@@ -88,12 +101,13 @@ def evaluate_models(request: Request, json_path: Path, samples: Path | None = No
         shutil.rmtree(work)
     if samples is not None:
         write_jsonl(samples, rows)
-    value = results[0] if len(results) == 1 else {"evaluations": results}
-    write_json(json_path, {"schema": SCHEMA, **value})
+    value = {"schema": SCHEMA, **(results[0] if len(results) == 1 else {"evaluations": results})}
+    if json_path is not None:
+        write_json(json_path, value)
     return value
 
 
-def _suite(request: Request) -> EvaluationSuite:
+def _suite(request: EvaluationRequest) -> EvaluationSuite:
     named = any((request.prompts, request.benign, request.toxicity, request.capability))
     harmful = _read(request.prompts, "harmful") if request.prompts or not named else []
     benign = _read(request.benign, "harmless") if request.benign or not named else []
@@ -109,6 +123,7 @@ def _suite(request: Request) -> EvaluationSuite:
         toxicity=tuple(toxicity[: request.limit]),
         capability=tuple(read_task(p, limit=request.limit, seed=request.seed) for p in request.capability),
         answer=Sampling(request.answer_tokens),
+        continuation=Sampling(request.continuation_tokens),
         system=request.system,
         seed=request.seed,
     )

@@ -74,7 +74,7 @@ class Manifest:
     def stage(self, name: str, title: str) -> Iterator[bool]:
         """Run a stage: yields False when it is done already, else True and records how it ended.
 
-        Time spent in interrupted attempts is added up.
+        Time spent in interrupted attempts is added up, but for what a kill -9 cut off.
         """
         if self.done(name):
             yield False
@@ -98,10 +98,14 @@ class Manifest:
             self._save()
         console().print(f"  {name}: {duration(row['seconds'])}")
 
-    @property
-    def seconds(self) -> float:
-        """All stages' time."""
-        return float(sum(stage["seconds"] for stage in self.data["stages"]))
+    def forget(self, *names: str) -> None:
+        """Take stages out, so that they come again."""
+        self.data["stages"] = [stage for stage in self.data["stages"] if stage["name"] not in names]
+        self._save()
+
+    def seconds(self, *, without: str = "") -> float:
+        """All stages' time, but for the one named."""
+        return float(sum(row["seconds"] for row in self.data["stages"] if row["name"] != without))
 
     def _save(self) -> None:
         write_json(self.path, self.data)

@@ -27,6 +27,10 @@ TRAINED: Mapping[Split, float] = {"train": 0.85, "choose": 0.15}
 """A set of the user's that serves training alone."""
 
 
+ARITHMETIC = "arithmetic"
+"""The name of generated arithmetic among `evaluation.capability`."""
+
+
 @dataclass(slots=True)
 class Suite:
     """The prompts and tasks of one side of the evaluation."""
@@ -81,23 +85,27 @@ def gather(recipe: Recipe) -> Prompts:
         benign=_sample(
             _apart(benign["choose"], benign["report"]), _cap(asked.choose_benign, asked.limit), seed
         ),
-        capability=[arithmetic_task(_cap(asked.choose_arithmetic, asked.limit), seed + 1)],
+        capability=[_choose_arithmetic(report, _cap(asked.choose_arithmetic, asked.limit), seed)],
     )
     pairs = _ready_pairs(recipe)
     held_out = [p for kind in (harmful, benign) for side in ("choose", "report") for p in kind[side]]
     kept_harmful, dropped_harmful = without_templates_of(harmful["train"], held_out)
     kept_harmless, dropped_harmless = without_templates_of(benign["train"], held_out)
-    kept_pairs, dropped_pairs = without_templates_of(pairs, held_out) if pairs else ([], [])
+    general, dropped_general = without_templates_of(load_starter("general", "train"), held_out)
+    # The user's pairs may hold attacked requests, so they are held against the attacked prompts too.
+    shown = [*held_out, *(p for suite in (choose, report) for p in suite.safety if p.attack is not None)]
+    kept_pairs, dropped_pairs = without_templates_of(pairs, shown) if pairs else ([], [])
     return Prompts(
         harmful=kept_harmful,
         harmless=kept_harmless,
-        general=load_starter("general", "train"),
+        general=general,
         pairs=kept_pairs,
         choose=choose,
         report=report,
         dropped={
             "harmful": len(dropped_harmful),
             "harmless": len(dropped_harmless),
+            "general": len(dropped_general),
             "pairs": len(dropped_pairs),
         },
     )
@@ -106,7 +114,7 @@ def gather(recipe: Recipe) -> Prompts:
 def _harmful(recipe: Recipe) -> dict[Split, list[Prompt]]:
     """Harmful prompts for the three sides; one file named for both uses is dealt out by template."""
     train, evaluation = recipe.data.prompts, recipe.evaluation.prompts
-    if evaluation is not None and evaluation == train:
+    if evaluation is not None and train is not None and _same(evaluation, train):
         return split_by_template(_read(evaluation, "harmful", train=True), SHARED, recipe.seed)
     sides = _starter("harmful", evaluated=evaluation is None)
     if train is not None:
@@ -139,6 +147,11 @@ def _apart(prompts: Sequence[Prompt], report: Sequence[Prompt]) -> list[Prompt]:
 
 def _distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
     return list({prompt.id: replace(prompt, split="report") for prompt in prompts}.values())
+
+
+def _same(first: str, second: str) -> bool:
+    """Whether two names stand for one file or set, however they are spelled."""
+    return first == second or Path(first).resolve() == Path(second).resolve()
 
 
 def _read(name: str, kind: PromptKind, *, train: bool = False) -> list[Prompt]:
@@ -194,7 +207,16 @@ def _tasks(asked: EvaluationSection, seed: int) -> list[CapabilityTask]:
     rows = _cap(asked.capability_rows, asked.limit)
     if asked.capability is None:
         return [*embedded_tasks(limit=rows, seed=seed), arithmetic_task(rows, seed)]
-    return [read_task(path, limit=rows, seed=seed) for path in asked.capability]
+    return [
+        arithmetic_task(rows, seed) if name == ARITHMETIC else read_task(name, limit=rows, seed=seed)
+        for name in asked.capability
+    ]
+
+
+def _choose_arithmetic(report: Suite, count: int, seed: int) -> CapabilityTask:
+    """Questions to choose by, none of which is reported on."""
+    taken = {row["question"] for task in report.capability if task.name == ARITHMETIC for row in task.rows}
+    return arithmetic_task(count, seed + 1, without=taken)
 
 
 def _cap(count: int, limit: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from safepref.store import (
     folder_lock,
     read_json,
     read_jsonl,
+    sha256_bytes,
     write_json,
     write_jsonl,
     write_text,
@@ -73,7 +75,11 @@ def run(recipe: Recipe, out: Path) -> Path:
             job.train(method)
         job.evaluate_all()
         job.write_results()
-        console().print(f"Done in {duration(job.manifest.seconds)}: {out / 'report.html'}")
+        whole, work = job.manifest.seconds(), job.manifest.seconds(without="assets")
+        console().print(
+            f"Done in {duration(whole)}, {duration(work)} of it after downloads "
+            f"(the forecast was {duration(job.manifest.data['forecast_seconds'])}): {out / 'report.html'}"
+        )
         return out / "results.json"
 
 
@@ -99,7 +105,31 @@ class Job:
             TrainingSettings.from_recipe(recipe.training, method, recipe.seed)
             method.check_batch_size(recipe.training.batch_size)
         self.manifest = Manifest(out, recipe)
+        self._check_inputs()
         write_text(out / "recipe.yaml", recipe.to_yaml())
+
+    def _check_inputs(self) -> None:
+        """Hash the recipe's files; where one has changed since, the data are made anew.
+
+        Raises:
+            InputError: a file changed after something was trained on it.
+        """
+        data, asked = self.recipe.data, self.recipe.evaluation
+        named = (data.prompts, data.pairs, asked.prompts, asked.benign, asked.toxicity)
+        files = [name for name in (*named, *(asked.capability or ())) if name and Path(name).is_file()]
+        hashes = {name: sha256_bytes(Path(name).read_bytes()) for name in files}
+        known = self.manifest.data["hashes"].get("inputs", hashes)
+        changed = sorted(name for name in hashes if hashes[name] != known.get(name))
+        if changed:
+            if any(stage["name"].startswith("train:") for stage in self.manifest.data["stages"]):
+                raise InputError(
+                    f"{changed[0]} has changed since {self.out} was begun; put the old one back, or choose "
+                    "another --out"
+                )
+            console().print(f"{', '.join(changed)} changed: the data are made anew")
+            shutil.rmtree(self.out / "data", ignore_errors=True)
+            self.manifest.forget("data", "check")
+        self.manifest.put("hashes", inputs=hashes)
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -143,13 +173,9 @@ class Job:
         return ReferenceStore(cache_dir("reference"))
 
     def engine(self) -> Engine:
-        """The generation engine of the recipe, over the loaded model."""
-        section = self.recipe.generation
-        if section.engine != "local":
-            raise InputError(
-                f"generation.engine is {section.engine!r}; `run` trains and answers in one process, use local"
-            )
-        return LocalEngine(self.loaded, batch_size=section.batch_size, system=self.recipe.model.system)
+        """The generation engine, over the loaded model."""
+        size = self.recipe.generation.batch_size
+        return LocalEngine(self.loaded, batch_size=size, system=self.recipe.model.system)
 
     def assets(self) -> None:
         """Download and check what the recipe needs."""
@@ -167,6 +193,9 @@ class Job:
                 for name in names:
                     assets.fetch(name)
                     advance(1)
+            console().print(f"  model: {self.loaded.id}")
+            console().print("  judges: the embedded ones are fitted on first use, about two minutes")
+            _ = self.judges
 
     def announce(self) -> None:
         """Say what will be done and about how long it takes."""
@@ -190,7 +219,8 @@ class Job:
             for name, count in self.prompts.dropped.items():
                 if count:
                     console().print(f"  {count} {name} training prompts dropped: their template is evaluated")
-            total = round(1.25 * section.harmful + 1.5 * section.harmless + 1.2 * section.general)
+            # Prompts are asked again until an answer is unsafe, so this is a guess.
+            total = round(1.8 * section.harmful + 1.5 * section.harmless + 1.2 * section.general)
             with track("answers", total) as advance:
                 builder = Builder(
                     section,
@@ -207,6 +237,10 @@ class Job:
                     builder.harmless(self.prompts.harmless, built)
                 if section.general:
                     builder.general(self.prompts.general, built)
+            for kind in ("harmful", "harmless", "general"):
+                wanted = getattr(section, kind)
+                if built.counts[kind] < wanted:
+                    console().print(f"  {kind}: {built.counts[kind]} of {wanted} found, all the prompts gave")
             built.pairs += self.prompts.pairs
             if not built.pairs:
                 raise InputError("no pairs to train on; raise data.harmful or give data.pairs")
@@ -276,6 +310,7 @@ class Job:
                     fingerprint=self.fingerprint,
                     on_reference=counted(show, "reference", len(pairs)),
                 )
+            console().print(f"  {result.summary['backend']}")
             write_json(self._scores(f"train-{method.name}"), result.summary)
 
     def evaluate_all(self) -> None:

@@ -36,7 +36,7 @@ class RunFolder:
     samples: list[dict[str, Any]]
     """Rows of samples/*.jsonl: the report split's points first, base ahead, then the choose split's."""
     date: str
-    """When results.json was written, in UTC."""
+    """When the run began, in UTC; without a manifest, when results.json was written."""
     missing: list[str] = field(default_factory=list)
 
 

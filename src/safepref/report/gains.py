@@ -30,7 +30,7 @@ class Gain(TypedDict):
 def paired_gains(samples: Sequence[Row]) -> dict[str, dict[str, Gain]]:
     """Differences to the base on the report split, by point and number, each weighted as in SCORES.
 
-    A number is left out where the point and the base have not scored the same prompts.
+    A number is left out where the point and the base have not answered the same prompts.
 
     Args:
         samples: rows of the run's samples files.
@@ -53,6 +53,7 @@ def _gains(base: Sequence[Row], tuned: Sequence[Row]) -> dict[str, Gain]:
             gain = paired_gain(base, tuned, measure)
         except InputError:  # no prompt that both have
             continue
-        if not gain.unpaired:
+        # A continuation without words has no toxicity on one side; the others are still pairs.
+        if not gain.unpaired or measure.startswith("toxicity"):
             found[name] = {"value": gain.value, "interval": list(gain.interval), "n": gain.n}
     return found

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import TrainingArguments, set_seed
+from transformers import PretrainedConfig, TrainingArguments, set_seed
 from transformers.trainer_callback import TrainerCallback
 
 from safepref.errors import InputError
@@ -186,6 +186,13 @@ def _targets(settings: TrainingSettings) -> str | list[str]:
     return list(targets)
 
 
+def _width(model: Any) -> int | None:
+    """The hidden size of the text part of a model, if its config says it."""
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if isinstance(config, PretrainedConfig) else config
+    return getattr(text, "hidden_size", None)
+
+
 def _arguments(
     folder: Path, loaded: LoadedModel, method: Method, settings: TrainingSettings, plan: Plan
 ) -> TrainingArguments:
@@ -195,7 +202,7 @@ def _arguments(
         per_device_train_batch_size=1,
         num_train_epochs=1,
         gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.rate(method),
+        learning_rate=settings.rate(method, _width(loaded.model)),
         lr_scheduler_type=SCHEDULERS[settings.schedule],
         optim="adamw_torch",
         weight_decay=0.0,
@@ -224,8 +231,9 @@ def _summary(trainer: PreferenceTrainer, log_file: Path) -> dict[str, Any]:
     return {
         "method": method.name,
         "beta": trainer.beta,
+        "weight": trainer.weight,
         "params": trainer.params,
-        "learning_rate": settings.rate(method),
+        "learning_rate": trainer.args.learning_rate,
         "full": settings.full,
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
@@ -324,7 +332,7 @@ class _Place:
         fresh = self.result.with_name(f".{self.result.name}.part")
         shutil.rmtree(fresh, ignore_errors=True)
         if not isinstance(policy, PeftModel):
-            policy.to(loaded.dtype)
+            # It stays in float32: rounded to half precision, most weights would fall back to the base's.
             loaded.tokenizer.save_pretrained(fresh)
         save_weights(policy, fresh)
         shutil.rmtree(self.result, ignore_errors=True)

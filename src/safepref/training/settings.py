@@ -12,6 +12,9 @@ from safepref.errors import InputError
 from safepref.methods import METHODS, Method
 from safepref.recipe import TrainingSection
 
+MEASURED_WIDTH = 576
+"""Hidden size of the embedded model, on which the adapter rates of the methods table were measured."""
+
 Schedule = Literal["linear", "cosine", "constant"]
 AnchorKind = Literal["nll", "kl"]
 NllSpan = Literal["completion", "sequence"]
@@ -120,11 +123,21 @@ class TrainingSettings:
             seed=seed,
         )
 
-    def rate(self, method: Method) -> float:
-        """The peak learning rate that holds for `method`."""
+    def rate(self, method: Method, width: int | None = None) -> float:
+        """The peak learning rate that holds for `method`.
+
+        Adapter rates were measured on a model of `MEASURED_WIDTH`; a wider one gets a lower rate, in inverse
+        proportion to its width (Adam's rate for hidden matrices, arXiv 2203.03466, table 3).
+
+        Args:
+            method: a row of the table.
+            width: the model's hidden size, if known.
+        """
         if self.learning_rate is not None:
             return self.learning_rate
-        return method.full_learning_rate if self.full else method.learning_rate
+        if self.full:
+            return method.full_learning_rate
+        return method.learning_rate * min(1.0, MEASURED_WIDTH / (width or MEASURED_WIDTH))
 
 
 def _check(name: str, value: object, good: bool, what: str) -> None:

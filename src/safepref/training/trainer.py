@@ -164,13 +164,15 @@ class PreferenceTrainer(Trainer):
             logps = replace(logps, weights=weights)
         output = self.method(logps, beta=self.beta, **self.params)
         preference = self.weight * output.losses.mean()
-        nll = (weights * self._nll_weights(batch, weights.device) * cast(Tensor, logps.chosen_nll)).mean()
+        nll = weights.new_zeros(())
+        if not self.method.has_nll:
+            nll = (weights * self._nll_weights(batch, weights.device) * cast(Tensor, logps.chosen_nll)).mean()
         anchor = self._anchor(scored, anchored, len(batch.pairs))
         loss = preference + nll + anchor
         if not torch.isfinite(loss):
             raise InputError(
                 f"{self.method.name}, step {self.state.global_step + 1}: the loss is {loss.item()}; lower "
-                f"training.learning_rate (now {self.settings.rate(self.method):g}) or check the pairs "
+                f"training.learning_rate (now {self.args.learning_rate:g}) or check the pairs "
                 f"numbered {', '.join(map(str, batch.pairs))}"
             )
         self._note(batch, kept, output, preference, nll, anchor)
@@ -249,7 +251,7 @@ class PreferenceTrainer(Trainer):
                 "nll_loss": nll.item(),
                 "anchor_loss": anchor.item(),
                 "reward_margin": (chosen - rejected).mean().item(),
-                "accuracy": (changes[CHOSEN] > changes[REJECTED]).double().mean().item(),
+                "accuracy": (changes[CHOSEN] > changes[REJECTED]).float().mean().item(),
             },
         }
         for note in gather_object([mine]):
