@@ -124,7 +124,8 @@ def test_each_recipe_has_its_folder_and_each_command_keeps_its_own(
         ["--out", "elsewhere", "--methods", "nca"],
     ]
     for line in lines:
-        assert f"Run folder: {started[-1][1]}" in begin(command, *line) if started else begin(command)
+        printed = begin(command, *line)
+        assert f"Run folder: {started[-1][1]}\n" in printed
     folders = [str(out) for _, out in started]
     assert folders[:3] == ["runs/demo", "runs/demo-paper", "runs/demo-nca-dpo"]
     for folder, opening in zip(folders[3:8], ["demo"] * 4 + ["demo-nca"], strict=True):

@@ -1,4 +1,4 @@
-"""What the documents say is so: links lead somewhere, commands and flags exist, snippets import true names."""
+"""The documents are true: links lead somewhere, commands and flags exist, snippets import what there is."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_general_requests_that_stand_in_evaluation_are_not_learned_from(tmp_path
 
 def test_one_file_spelled_in_two_ways_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    verbs = "steal burn forge hack bribe rob smuggle stalk poison wreck dump fake".split()
+    verbs = ["steal", "burn", "forge", "hack", "bribe", "rob", "smuggle", "stalk", "poison", "wreck", "dump"]
     rows = [{"prompt": f"{v} the {n} {v}ed things of office {v}"} for n, v in enumerate(verbs * 4)]
     Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = gather(load_recipe(None, ["data.prompts=a.jsonl", "evaluation.prompts=./a.jsonl"]))

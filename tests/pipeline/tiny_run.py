@@ -100,8 +100,9 @@ def tiny_recipe(folder: Path, **changes: object) -> Recipe:
 
 @contextmanager
 def killed_in(stage: str) -> Iterator[None]:
-    """Kill this process, with no chance to clean up, in the middle of `stage`: when it first reports progress,
-    or, where it reports none, before it is marked as done.
+    """Kill this process, with no chance to clean up, in the middle of `stage`.
+
+    That is at its first progress, or, where it reports none, before it is marked as done.
     """
     import safepref.pipeline.run as pipeline
     from safepref import progress

@@ -47,9 +47,9 @@ def run_capability(
 
     Returns:
         `mean` and its `interval` over the tasks that count right answers, all alike (a likelihood per token
-        hardly moves where answers turn wrong, so it enters the mean only where there is nothing else); `tasks`, `intervals`, `metrics`, `n` and
-        `chance` by task; `skipped`, the reason by task that this policy cannot be scored on. All scores are
-        0..1 and higher is better.
+        hardly moves where answers turn wrong, so it enters the mean only where there is nothing else);
+        `tasks`, `intervals`, `metrics`, `n` and `chance` by task; `skipped`, the reason by task that this
+        policy cannot be scored on. All scores are 0..1 and higher is better.
     """
     scored: dict[str, list[float]] = {}
     skipped: dict[str, str] = {}

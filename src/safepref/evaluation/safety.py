@@ -63,9 +63,9 @@ def judge_rows(
 ) -> list[Row]:
     """One sample row for each answer, with the verdicts of all judges.
 
-    Judges see the bare request, as in pair building and in their calibration: an attack's wrapping is not what
-    the answer is about. An answer that is empty or degenerate is unscored by every judge, whatever a judge
-    would say of it.
+    Judges see the bare request, as in pair building and in their calibration, since an attack's wrapping is
+    not what the answer is about. An answer that is empty or degenerate is unscored by every judge, whatever a
+    judge would say of it.
     """
     reasons = [judges.degenerate(completion.text) for completion in completions]
     exchanges = [Exchange(p.request, c.text) for p, c in zip(prompts, completions, strict=True)]
