@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safepref.cli import app
+from safepref.methods import METHODS
 from safepref.recipe import load_recipe
 from test_architecture import ORDER
 
@@ -83,8 +84,12 @@ def test_commands_and_their_flags_exist(document: str, words: list[str]) -> None
     text = help_of() if words[0].startswith("-") else help_of(*words[:depth])
     for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
         assert re.search(rf"(?<![\w-]){flag}(?![\w-])", text), f"{document}: {flag} of {words[:depth]}"
+    for flag, place in (("--model", "models"), ("--adapter", "adapters")):
+        for word in (after for before, after in pairwise(words) if before == flag and "runs/" in after):
+            match = re.fullmatch(rf"runs/[\w-]+/{place}/(\w+)", word)
+            assert match and match.group(1) in METHODS, f"{document}: {word} is nothing that a run writes"
     overrides = [after for word, after in pairwise(words) if word == "--set"]
-    if not any("..." in override for override in overrides):
+    if not any("..." in override or override == "key=value" for override in overrides):
         load_recipe(None, overrides)
 
 

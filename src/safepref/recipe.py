@@ -119,7 +119,7 @@ class GenerationSection(Section):
 
     engine: Literal["local"] = "local"
     """`run` trains and answers in one process, so it decodes with the loaded model."""
-    batch_size: Positive = 32
+    batch_size: Positive = 64
 
 
 class EvaluationSection(Section):

@@ -22,7 +22,7 @@ def answer_all(
     sampling: Sampling,
     path: Path,
     *,
-    chunk: int = 32,
+    chunk: int = 64,
     progress: Progress | None = None,
 ) -> dict[str, Completion]:
     """Answer every (id, conversation), keeping finished chunks in `path` (JSON lines).

