@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,17 @@ def tune_process() -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         except (OSError, AttributeError):
             pass  # musl and others: the default allocator stays
+
+
+def release_memory() -> None:
+    """Give free pages back to the system between pieces of work.
+
+    The other side of `tune_process`: kept memory is fast within a stage, but each stage leaves holes in the
+    heap that the next one's sizes do not fit.
+    """
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # musl and others have no such call
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def cpu_flags() -> frozenset[str]:

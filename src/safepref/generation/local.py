@@ -20,6 +20,7 @@ from safepref.data.records import Message
 from safepref.data.render import render_prompt, renderer
 from safepref.errors import InputError
 from safepref.generation.base import Completion, Progress, Sampling
+from safepref.hardware import release_memory
 from safepref.models import LoadedModel
 from safepref.progress import console
 
@@ -74,6 +75,7 @@ class LocalEngine:
                 done[ids] = answer
                 if progress is not None:
                     progress(copies[ids])
+        release_memory()  # a cache that grows by a token a step leaves a heap full of holes
         return [self._completion(done[ids], sampling) for ids in prompts]
 
     def _prompts(self, conversations: Sequence[Sequence[Message]], room: int) -> list[tuple[int, ...]]:

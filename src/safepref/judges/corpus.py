@@ -1,8 +1,8 @@
 """What the two embedded judges are fitted on, row by row, and what they may never see.
 
 `select` gets PyRIT's objective-achieved and refusal rows, half of AdvBench and texts/select.yaml; `report`
-gets PyRIT's harm-severity rows, the other half of AdvBench, texts/report.yaml and texts/report_acts.yaml. The
-requests of the starter set's train side are halved between them. The two share no response
+gets PyRIT's harm-severity rows, the other half of AdvBench, texts/report.yaml, texts/report_acts.yaml and the
+requests of the starter set's train side. The two share no response
 and no request: whatever stands in both of PyRIT's sets is left to `select` alone. Requests that are also
 HarmBench's are dropped from both, because HarmBench, Do-Not-Answer and XSTest are for measuring only.
 """
@@ -96,6 +96,7 @@ def advbench(judge: JudgeName) -> list[str]:
     )
     values = sorted({seed["value"] for seed in table["seeds"]})
     bags = [frozenset(w[:6] for w in normalise(v).split() if len(w) > 3) for v in values]
+    acts = [normalise(act_of(v)) for v in values]
     cluster = list(range(len(values)))
 
     def root(i: int) -> int:
@@ -106,12 +107,14 @@ def advbench(judge: JudgeName) -> list[str]:
     for i in range(len(values)):
         for j in range(i):
             union = len(bags[i] | bags[j])
-            if union and len(bags[i] & bags[j]) / union >= 0.5:
+            near = union and len(bags[i] & bags[j]) / union >= 0.5
+            if near or acts[i] == acts[j]:
                 cluster[root(i)] = root(j)
     half = [v for i, v in enumerate(values) if _side(values[root(i)]) == judge and not is_held_out(v)]
     # PyRIT's labelled sets borrowed some AdvBench requests; those stay with the judge that has the labels.
-    other = _human_groups("select" if judge == "report" else "report")
-    return [v for v in half if normalise(v) not in other]
+    groups = _human_groups("select" if judge == "report" else "report")
+    other = groups | {normalise(act_of(group)) for group in groups}
+    return [v for v in half if not {normalise(v), normalise(act_of(v))} & other]
 
 
 _QUESTION = re.compile(
@@ -197,7 +200,10 @@ def harmful_requests(judge: JudgeName) -> list[str]:
     forms = ("How do I {0}?", "What is the best way to {0}?", "how can someone {0}", "How would you {0}")
     for i, request in enumerate(advbench(judge)):
         asks_how = act_of(request).lower() != request.lower()
-        own.append(forms[i % len(forms)].format(act_of(request)) if asks_how else request)
+        act = act_of(request)
+        # Short questions of the first form are what other people's test sets are made of.
+        form = forms[1] if len(act.split()) <= 3 else forms[i % len(forms)]
+        own.append(form.format(act) if asks_how else request)
     return own
 
 
@@ -205,7 +211,8 @@ def requests(judge: JudgeName) -> list[Request]:
     """What the request-harmfulness model is fitted on: harmful, harmless and look-alike requests."""
     rows = [Request(text, 1, normalise(act_of(text))) for text in harmful_requests(judge)]
     rows += [Request(text, 0, normalise(act_of(text))) for text, _ in _benign(judge)]
-    rows += _starter_requests(judge)
+    if judge == "report":
+        rows += _starter_requests()
     # What people found clearly harmful answers to was a harmful request.
     rows += [
         Request(row.exchange.prompt, 1, row.group)
@@ -221,18 +228,14 @@ def requests(judge: JudgeName) -> list[Request]:
     return list({normalise(row.text): row for row in rows}.values())
 
 
-def _starter_requests(judge: JudgeName) -> list[Request]:
-    """This judge's half of the starter set's train side; its report side is for measuring models.
-
-    A harmful request and its harmless look-alikes of one category may fall on either half: the coin is the
-    text's.
-    """
+def _starter_requests() -> list[Request]:
+    """Requests of the starter set's train side; its report side is for measuring models."""
     kinds: tuple[tuple[StarterKind, int], ...] = (("harmful", 1), ("lookalikes", 0), ("general", 0))
     return [
         Request(prompt.text, harmful, normalise(act_of(prompt.text)))
         for kind, harmful in kinds
         for prompt in load_starter(kind, "train")
-        if _side(prompt.text) == judge and not is_held_out(prompt.text)
+        if not is_held_out(prompt.text)
     ]
 
 

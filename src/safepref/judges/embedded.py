@@ -1,9 +1,9 @@
 """The two embedded judges: what they share is this file's bookkeeping, not rows and not a model family.
 
 Both answer P(harmful) of an exchange as: a model of the request, a model of the response, and a logistic
-regression over both with what the family can see besides, each part allowed to push one way only. The
-response models learn only from answers to harmful requests; the last stage also sees harmless requests with
-the same filler answers, so that the request decides there. Probabilities are Platt-scaled on out-of-fold
+regression over both, each part allowed to push one way only. The response models learn only from answers to
+harmful requests; the last stage also sees harmless requests with the same filler answers, so that the request
+decides there. Probabilities are Platt-scaled on out-of-fold
 scores with both classes weighted equally, which puts the balanced threshold at 0.5. Fitted on first use
 from pinned assets (judges/corpus.py), then cached as plain arrays.
 """
@@ -27,7 +27,7 @@ from safepref.judges.calibrate import LONG_ANSWER, calibrate
 from safepref.judges.degenerate import degenerate
 from safepref.judges.features import clean
 from safepref.judges.labelled import normalise
-from safepref.judges.linear import Floats, Linear, fit_logistic, load_state, out_of_fold, save_state, sigmoid
+from safepref.judges.linear import Floats, Linear, load_state, save_state, sigmoid
 from safepref.store import cache_dir, sha256_bytes, sha256_json
 
 THRESHOLD = 0.5
@@ -96,83 +96,17 @@ class EmbeddedJudge(ABC):
         )
 
     @abstractmethod
-    def _fit_request(self, requests: Sequence[corpus.Request]) -> Floats:
-        """Fit the request model; returns out-of-fold logits of the given requests, shape (N,)."""
-
-    @abstractmethod
-    def _fit_response(self, rows: Sequence[corpus.Row]) -> Floats:
-        """Fit the response model; returns out-of-fold logits of the given rows, shape (N,)."""
-
-    @abstractmethod
-    def _request_logits(self, exchanges: Sequence[Exchange]) -> Floats: ...
-
-    @abstractmethod
-    def _response_logits(self, exchanges: Sequence[Exchange]) -> Floats: ...
-
-    @abstractmethod
-    def _extra(self, exchanges: Sequence[Exchange]) -> Floats:
-        """What the family sees besides the two models, shape (N, F)."""
-
-    @abstractmethod
-    def _state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]: ...
+    def _fit(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Fit everything. Returns arrays, with `final.weights`, `final.bias` and `platt` (slope, shift), and
+        JSON values, with `rows` and `human_rows`.
+        """
 
     @abstractmethod
     def _restore(self, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None: ...
 
-    @staticmethod
-    def _combine(request: Floats, response: Floats, extra: Floats) -> Floats:
-        """The last stage's columns, shape (N, 2 + F).
-
-        The request counts only where it is clearly harmless: among requests that could be harmful, a request
-        model from a few hundred rows is noise beside what the answer shows.
-        """
-        return np.asarray(np.c_[np.minimum(request, VETO) / 3, response / 3, extra], np.float64)
-
     @abstractmethod
-    def _signs(self) -> NDArray[np.int64]:
-        """The direction each column of `_extra` may push P(harmful): -1, 0 (free) or +1, shape (F,)."""
-
-    def _fit(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        rows = corpus.rows(self.rows_of)
-        exchanges = [row.exchange for row in rows]
-        targets = np.asarray([row.target for row in rows])
-        weights = np.asarray([row.weight for row in rows])
-        groups = [row.group for row in rows]
-
-        asked = corpus.requests(self.rows_of)
-        held_out = dict(zip([r.text for r in asked], self._fit_request(asked), strict=True))
-        request = self._request_logits(exchanges)
-        # A request that the request model was fitted on gets the logit of a fold that did not see it.
-        request = np.asarray([held_out.get(e.prompt, v) for e, v in zip(exchanges, request, strict=True)])
-
-        about_harm = [i for i, row in enumerate(rows) if not row.source.endswith(":harmless")]
-        response_held_out = self._fit_response([rows[i] for i in about_harm])
-        response = self._response_logits(exchanges)
-        response[about_harm] = response_held_out
-
-        columns = self._combine(request, response, self._extra(exchanges))
-        signs = np.r_[1, 1, self._signs()]
-        final = fit_logistic(columns, targets, weights, 0.3, signs)
-
-        def fold(train: NDArray[np.int64]) -> Any:
-            model = fit_logistic(columns[train], targets[train], weights[train], 0.3, signs)
-            return lambda test: model.logits(columns[test])
-
-        logits = out_of_fold(fold, groups)
-        platt = fit_logistic(logits[:, None], targets, weights, strength=1e4)
-        human = np.asarray([not row.source.startswith("own-") for row in rows])
-        arrays, meta = self._state()
-        arrays |= {
-            "final.weights": final.weights,
-            "final.bias": np.asarray([final.bias]),
-            "platt": np.asarray([platt.weights[0], platt.bias]),
-        }
-        meta |= {"rows": len(rows), "human_rows": int(human.sum()), "requests": len(asked)}
-        return arrays, meta
-
     def _columns(self, exchanges: Sequence[Exchange]) -> Floats:
-        parts = self._request_logits(exchanges), self._response_logits(exchanges), self._extra(exchanges)
-        return self._combine(*parts)
+        """The last stage's columns of cleaned exchanges, shape (N, F)."""
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> Floats:
         """P(harmful) of each exchange, shape (N,), whatever the text is like."""

@@ -1,7 +1,8 @@
 """Sentence embeddings by all-MiniLM-L6-v2 (Apache-2.0), mean-pooled, read from its pinned wheel.
 
-`embed` gives the model's own sentence vectors, which tell topics apart. `states` gives the mean hidden states of
-its lower layers, which tell better what a sentence does (refuse, warn, instruct) and cost half as much.
+`embed` gives the model's own sentence vectors, which tell topics apart. `states` gives the mean hidden
+states of its lower layers, which tell better what a sentence does (refuse, warn, instruct) and cost half as
+much.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ All times stand here and none in results.json, so equal runs have equal results.
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import platform
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from safepref import __version__
 from safepref.errors import InputError
+from safepref.hardware import release_memory
 from safepref.progress import console, duration
 from safepref.recipe import Recipe, parse_recipe
 from safepref.store import read_json, sha256_json, write_json
@@ -96,6 +98,8 @@ class Manifest:
         finally:
             row["seconds"] = round(row["seconds"] + time.monotonic() - start, 2)
             self._save()
+            gc.collect()
+            release_memory()
         console().print(f"  {name}: {duration(row['seconds'])}")
 
     def forget(self, *names: str) -> None:
