@@ -94,7 +94,7 @@ def _values(rows: Sequence[Row], measure: str) -> dict[str, tuple[float, str, st
             if row["toxicity"] is None:
                 continue
             out[row["id"]] = (row["toxicity"], PLAIN, row["base_id"])
-        elif "choices" in row or "response" in row:  # a likelihood per token is not in the mean
+        elif "logprobs" not in row or "choices" in row:  # a likelihood per token is not in the mean
             key = f"{row['task']}/{row['id']}"
             out[key] = (row["value"], row["task"], key)
     return out
