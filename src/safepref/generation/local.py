@@ -71,10 +71,9 @@ class LocalEngine:
         done: dict[tuple[int, ...], list[int]] = {}
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            for ids, answer in zip(batch, self._decode(batch, sampling), strict=True):
-                done[ids] = answer
-                if progress is not None:
-                    progress(copies[ids])
+            done |= dict(zip(batch, self._decode(batch, sampling), strict=True))
+            if progress is not None:
+                progress(sum(copies[ids] for ids in batch))
         release_memory()  # a cache that grows by a token a step leaves a heap full of holes
         return [self._completion(done[ids], sampling) for ids in prompts]
 
