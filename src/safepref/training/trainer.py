@@ -24,6 +24,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from safepref.errors import InputError
+from safepref.hardware import release_memory
 from safepref.logprobs import TokenRow
 from safepref.logprobs.engine import CompletionLogps, LogprobEngine
 from safepref.methods import Logps, LossOutput, Method
@@ -35,6 +36,9 @@ from safepref.training.settings import TrainingSettings
 
 STATE_FILE = "safepref.json"
 """Written last into a checkpoint: one without it was cut off while it was saved."""
+
+RELEASE_STEPS = 10
+"""Optimizer steps after which free memory goes back: ragged batches leave holes that later ones do not fit."""
 
 MISMATCHED = 2
 """Column of the mismatched completion behind chosen and rejected."""
@@ -321,6 +325,8 @@ class _StepEnd(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.shift.commit()
+        if state.global_step % RELEASE_STEPS == 0:
+            release_memory()
         self.on_step()
 
 
