@@ -38,7 +38,7 @@ STATE_FILE = "safepref.json"
 """Written last into a checkpoint: one without it was cut off while it was saved."""
 
 RELEASE_STEPS = 10
-"""Optimizer steps after which free memory goes back: ragged batches leave holes that later ones do not fit."""
+"""Optimizer steps after which free memory goes back: ragged batches leave holes that others do not fit."""
 
 MISMATCHED = 2
 """Column of the mismatched completion behind chosen and rejected."""
