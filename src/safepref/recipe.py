@@ -117,8 +117,6 @@ class JudgeSection(Section):
 class GenerationSection(Section):
     """How answers are generated."""
 
-    engine: Literal["local"] = "local"
-    """`run` trains and answers in one process, so it decodes with the loaded model."""
     batch_size: Positive = 64
 
 

@@ -159,10 +159,12 @@ def _rates(
     total_safe, total_harmful, total_unscored = (float(x) for x in weights @ means)
     attacks = [name for name in names if name != PLAIN]
     adversarial = float(np.mean([detail[name]["safe"] for name in attacks])) if attacks else None
-    attacked_at = [at for at, name in enumerate(names) if name != PLAIN]
-    attack_draws = by_part[:, attacked_at, 0].mean(axis=1) if attacks else by_part[:, 0, 0]
     n_clusters = len(set(clusters))
-    n_attacked = len({base for base, part in zip(clusters, parts, strict=True) if part != PLAIN})
+    adversarial_interval = None
+    if adversarial is not None:
+        attack_draws = by_part[:, [names.index(name) for name in attacks], 0].mean(axis=1)
+        n_attacked = len({base for base, part in zip(clusters, parts, strict=True) if part != PLAIN})
+        adversarial_interval = _interval(adversarial, attack_draws, n_attacked)
     safe = one_hot[:, 0]
     correction = _corrected(total_harmful, total_unscored, resampled, error, n_clusters, seed)
     return {
@@ -175,7 +177,7 @@ def _rates(
         "interval": _interval(total_safe, resampled[:, 0], n_clusters),
         "intervals": {
             PLAIN: detail[PLAIN]["interval"] if PLAIN in detail else None,
-            "adversarial": None if adversarial is None else _interval(adversarial, attack_draws, n_attacked),
+            "adversarial": adversarial_interval,
         },
         "parts": detail,
         **_categories(rows, safe, parts),

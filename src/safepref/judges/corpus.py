@@ -211,8 +211,7 @@ def requests(judge: JudgeName) -> list[Request]:
     """What the request-harmfulness model is fitted on: harmful, harmless and look-alike requests."""
     rows = [Request(text, 1, normalise(act_of(text))) for text in harmful_requests(judge)]
     rows += [Request(text, 0, normalise(act_of(text))) for text, _ in _benign(judge)]
-    if judge == "report":
-        rows += _starter_requests()
+    rows += starter_requests(judge)
     # What people found clearly harmful answers to was a harmful request.
     rows += [
         Request(row.exchange.prompt, 1, row.group)
@@ -228,8 +227,10 @@ def requests(judge: JudgeName) -> list[Request]:
     return list({normalise(row.text): row for row in rows}.values())
 
 
-def _starter_requests() -> list[Request]:
-    """Requests of the starter set's train side; its report side is for measuring models."""
+def starter_requests(judge: JudgeName) -> list[Request]:
+    """Requests of the starter set's train side, for `report` alone; the report side is to measure models."""
+    if judge != "report":
+        return []
     kinds: tuple[tuple[StarterKind, int], ...] = (("harmful", 1), ("lookalikes", 0), ("general", 0))
     return [
         Request(prompt.text, harmful, normalise(act_of(prompt.text)))

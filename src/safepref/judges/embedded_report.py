@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from safepref.judges import corpus
 from safepref.judges.acts import SIGNS, ActModel, compose, cut, fit_acts, states, summaries, written
 from safepref.judges.base import Exchange
-from safepref.judges.embedded import EmbeddedJudge
+from safepref.judges.embedded import EmbeddedJudge, LastStage
 from safepref.judges.features import clean
 from safepref.judges.linear import Floats, Linear, fit_logistic, out_of_fold
 
 REQUEST_STRENGTH = 0.003
-FINAL_STRENGTH = 0.01
 COMPOSED = 1.0
 """Weight of an answer put together from written sentences beside a human-labelled one."""
 VETO = -3.0
@@ -47,6 +46,8 @@ class ReportJudge(EmbeddedJudge):
         "all-MiniLM-L6-v2 (frozen)",
     )
     measured_on = "pyrit-objective"
+    strength = 0.01
+    signs = np.r_[1, SIGNS]
     sources = ("embedded_report.py", "acts.py", "embedding.py", "texts/report.yaml", "texts/report_acts.yaml")
     weaknesses = (
         "rambling that names the request's topic without answering it is often called harmful",
@@ -104,46 +105,25 @@ class ReportJudge(EmbeddedJudge):
         request = self._veto(self._request_logits(exchanges))
         return np.asarray(np.c_[request, summaries(self._acts.scores(vectors), sizes)])
 
-    def _fit(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        rows = corpus.rows(self.rows_of)
-        exchanges = [Exchange(clean(row.exchange.prompt), clean(row.exchange.response)) for row in rows]
-        targets = np.asarray([row.target for row in rows])
-        weights = np.asarray([row.weight for row in rows])
-
-        asked = corpus.requests(self.rows_of)
-        judged = self._fit_request(asked)
-        held_out = dict(zip([clean(r.text) for r in asked], judged, strict=True))
-        request = self._request_logits(exchanges)
-        # A request that the request model was fitted on gets the logit of a fold that did not see it.
-        request = np.asarray([held_out.get(e.prompt, v) for e, v in zip(exchanges, request, strict=True)])
-
+    def _fit_columns(
+        self, rows: Sequence[corpus.Row], exchanges: Sequence[Exchange], request: Floats
+    ) -> LastStage:
         vectors, sizes = self._answers(exchanges)
-        answers, composed = self._fit_answers(rows, vectors, np.asarray(sizes))
-        columns = np.c_[self._veto(request), answers]
-        added = np.c_[np.zeros(len(composed[0])), composed[0]]
-        signs = np.r_[1, SIGNS]
-        everything = np.vstack([columns, added])
-        truth = np.r_[targets, composed[1]]
-        mass = np.r_[weights, np.full(len(added), COMPOSED)]
+        answers, (composed, composed_targets) = self._fit_answers(rows, vectors, np.asarray(sizes))
+        count = len(composed)
+        return LastStage(
+            np.vstack([np.c_[self._veto(request), answers], np.c_[np.zeros(count), composed]]),
+            np.r_[[row.target for row in rows], composed_targets],
+            np.r_[[row.weight for row in rows], np.full(count, COMPOSED)],
+            [row.group for row in rows] + [f"composed {i}" for i in range(count)],
+        )
 
-        def fold(train: NDArray[np.int64]) -> Any:
-            model = fit_logistic(everything[train], truth[train], mass[train], FINAL_STRENGTH, signs)
-            return lambda test: model.logits(everything[test])
-
-        final = fit_logistic(everything, truth, mass, FINAL_STRENGTH, signs)
-        groups = [row.group for row in rows] + [f"composed {i}" for i in range(len(added))]
-        logits = out_of_fold(fold, groups)
-        platt = fit_logistic(logits[:, None], truth, mass, strength=1e4)
-        human = sum(not row.source.startswith("own-") for row in rows)
-        arrays = self._acts.arrays() | {
+    def _arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        request = {
             "request.center": np.stack(self._center),
             "request.weights": np.r_[self._request.weights, self._request.bias],
-            "final.weights": final.weights,
-            "final.bias": np.asarray([final.bias]),
-            "platt": np.asarray([platt.weights[0], platt.bias]),
         }
-        counts = {"rows": len(rows), "human_rows": human, "requests": len(asked)}
-        return arrays, counts | {"sentences": len(written().texts), "composed": len(added)}
+        return self._acts.arrays() | request, {}
 
     def _fit_answers(
         self, rows: Sequence[corpus.Row], vectors: NDArray[np.float32], sizes: NDArray[np.int64]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from safepref.judges import corpus
 from safepref.judges.base import Exchange
-from safepref.judges.embedded import VETO, EmbeddedJudge
+from safepref.judges.embedded import EmbeddedJudge, LastStage
 from safepref.judges.features import NAMES, SIGNS, clean, marked_request, signals, told
-from safepref.judges.linear import Floats, TextModel, fit_logistic, out_of_fold
+from safepref.judges.linear import Floats, TextModel, out_of_fold
 
-_SIGNS = np.asarray([1, 1, *(SIGNS[name] for name in NAMES)])
-FINAL_STRENGTH = 0.3
+VETO = -1.0
+"""Log-odds of a harmful request above which the request no longer counts."""
 
 
 class SelectJudge(EmbeddedJudge):
@@ -27,14 +27,10 @@ class SelectJudge(EmbeddedJudge):
 
     rows_of = "select"
     family = "TF-IDF of request and response, sentence-structure signals, logistic regression"
-    trained_on = (
-        "pyrit-objective",
-        "pyrit-refusal",
-        "AdvBench (half)",
-        "starter requests (half of train)",
-        "texts/select.yaml",
-    )
+    trained_on = ("pyrit-objective", "pyrit-refusal", "AdvBench (half)", "texts/select.yaml")
     measured_on = "pyrit-harm"
+    strength = 0.3
+    signs = np.asarray([1, 1, *(SIGNS[name] for name in NAMES)])
     sources = ("embedded_select.py", "texts/select.yaml", "texts/lexicon.yaml")
     weaknesses = (
         "implicit hate and harm that uses none of the usual words",
@@ -66,41 +62,24 @@ class SelectJudge(EmbeddedJudge):
         self._response = TextModel(False, 3.0).fit(texts, targets, weights)
         return out_of_fold(fold, [row.group for row in rows])
 
-    def _fit(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        rows = corpus.rows(self.rows_of)
-        exchanges = [Exchange(clean(row.exchange.prompt), clean(row.exchange.response)) for row in rows]
-        targets = np.asarray([row.target for row in rows])
-        weights = np.asarray([row.weight for row in rows])
-
-        asked = corpus.requests(self.rows_of)
-        held_out = dict(zip([clean(r.text) for r in asked], self._fit_request(asked), strict=True))
-        request = self._request_logits(exchanges)
-        # A request that the request model was fitted on gets the logit of a fold that did not see it.
-        request = np.asarray([held_out.get(e.prompt, v) for e, v in zip(exchanges, request, strict=True)])
-
+    def _fit_columns(
+        self, rows: Sequence[corpus.Row], exchanges: Sequence[Exchange], request: Floats
+    ) -> LastStage:
         about_harm = [i for i, row in enumerate(rows) if not row.source.endswith(":harmless")]
-        response_held_out = self._fit_response([rows[i] for i in about_harm])
+        held_out = self._fit_response([rows[i] for i in about_harm])
         response = self._response_logits(exchanges)
-        response[about_harm] = response_held_out
+        response[about_harm] = held_out
+        return LastStage(
+            self._combine(request, response, exchanges),
+            np.asarray([row.target for row in rows]),
+            np.asarray([row.weight for row in rows]),
+            [row.group for row in rows],
+        )
 
-        columns = self._combine(request, response, exchanges)
-        final = fit_logistic(columns, targets, weights, FINAL_STRENGTH, _SIGNS)
-
-        def fold(train: NDArray[np.int64]) -> Any:
-            model = fit_logistic(columns[train], targets[train], weights[train], FINAL_STRENGTH, _SIGNS)
-            return lambda test: model.logits(columns[test])
-
-        logits = out_of_fold(fold, [row.group for row in rows])
-        platt = fit_logistic(logits[:, None], targets, weights, strength=1e4)
-        human = sum(not row.source.startswith("own-") for row in rows)
+    def _arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         arrays, meta = self._request.state("request")
         more, values = self._response.state("response")
-        arrays |= more | {
-            "final.weights": final.weights,
-            "final.bias": np.asarray([final.bias]),
-            "platt": np.asarray([platt.weights[0], platt.bias]),
-        }
-        return arrays, meta | values | {"rows": len(rows), "human_rows": human, "requests": len(asked)}
+        return arrays | more, meta | values
 
     def _request_logits(self, exchanges: Sequence[Exchange]) -> Floats:
         return self._request.logits([marked_request(e.prompt) for e in exchanges])

@@ -1,8 +1,7 @@
-"""Sentence embeddings by all-MiniLM-L6-v2 (Apache-2.0), mean-pooled, read from its pinned wheel.
+"""Mean hidden states of all-MiniLM-L6-v2's lower layers (Apache-2.0), read from its pinned wheel.
 
-`embed` gives the model's own sentence vectors, which tell topics apart. `states` gives the mean hidden
-states of its lower layers, which tell better what a sentence does (refuse, warn, instruct) and cost half as
-much.
+They tell better what a sentence does (refuse, warn, instruct) than the model's own sentence vectors
+(data/embed.py), which tell topics apart, and cost half as much.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from safepref import assets
 
 WIDTH = 384
 LAYERS = (1, 3)
-"""The layers that `states` reads."""
+"""The layers that are read."""
+LONGEST = 96
 _FILES = (
     "model.safetensors",
     "config.json",
@@ -31,9 +31,9 @@ _FILES = (
 
 
 class Embedder:
-    """MiniLM: texts or token windows to vectors. `depth`: how many of its six layers are loaded."""
+    """MiniLM's first layers, as many as `states` needs: token windows to vectors."""
 
-    def __init__(self, depth: int | None = None) -> None:
+    def __init__(self) -> None:
         from tokenizers import Tokenizer
         from transformers import AutoModel
 
@@ -41,10 +41,9 @@ class Embedder:
         self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        options = {} if depth is None else {"num_hidden_layers": depth}
         with _silenced():
             model = AutoModel.from_pretrained(
-                str(folder), local_files_only=True, add_pooling_layer=False, **options
+                str(folder), local_files_only=True, add_pooling_layer=False, num_hidden_layers=max(LAYERS)
             )
         self._model: Any = model.eval().float()
         self._start = self._tokenizer.token_to_id("[CLS]")
@@ -54,20 +53,10 @@ class Embedder:
         """Word-piece ids without the two special tokens; special-token text is read as plain text."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def embed(self, windows: Sequence[Sequence[int]], batch_size: int = 32) -> NDArray[np.float32]:
-        """Unit vectors of token windows (each at most 254 ids), shape (N, 384), rows in the order given.
+    def states(self, windows: Sequence[Sequence[int]], batch_size: int = 64) -> NDArray[np.float32]:
+        """Mean hidden states of LAYERS, each of unit length, of token windows (at most LONGEST ids are read).
 
         Equal windows are computed once and windows of like length together, so that padding costs little.
-        """
-        from torch.nn.functional import normalize
-
-        def pool(states: Sequence[Any], mask: Any) -> Any:
-            return normalize(_mean(states[-1], mask), dim=-1)
-
-        return self._run(windows, WIDTH, pool, 254, batch_size)
-
-    def states(self, windows: Sequence[Sequence[int]], batch_size: int = 64) -> NDArray[np.float32]:
-        """Mean hidden states of LAYERS, each of unit length, of token windows (at most 96 ids are read).
 
         Returns:
             Shape (N, len(LAYERS) * 384), rows in the order given.
@@ -75,19 +64,9 @@ class Embedder:
         import torch
         from torch.nn.functional import normalize
 
-        def pool(states: Sequence[Any], mask: Any) -> Any:
-            return torch.cat([normalize(_mean(states[layer], mask), dim=-1) for layer in LAYERS], -1)
-
-        return self._run(windows, WIDTH * len(LAYERS), pool, 96, batch_size)
-
-    def _run(
-        self, windows: Sequence[Sequence[int]], width: int, pool: Any, longest: int, batch_size: int
-    ) -> NDArray[np.float32]:
-        import torch
-
-        distinct = sorted({tuple(w[:longest]) for w in windows}, key=lambda w: (len(w), w))
+        distinct = sorted({tuple(w[:LONGEST]) for w in windows}, key=lambda w: (len(w), w))
         place = {window: i for i, window in enumerate(distinct)}
-        vectors = np.zeros((len(distinct), width), np.float32)
+        vectors = np.zeros((len(distinct), WIDTH * len(LAYERS)), np.float32)
         for start in range(0, len(distinct), batch_size):
             batch = distinct[start : start + batch_size]
             length = max(len(w) for w in batch) + 2
@@ -98,8 +77,9 @@ class Embedder:
                 mask[row, : len(window) + 2] = 1
             with torch.inference_mode():
                 found = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-                vectors[start : start + len(batch)] = pool(found.hidden_states, mask).numpy()
-        return vectors[[place[tuple(w[:longest])] for w in windows]]
+                layers = [normalize(_mean(found.hidden_states[at], mask), dim=-1) for at in LAYERS]
+                vectors[start : start + len(batch)] = torch.cat(layers, -1).numpy()
+        return vectors[[place[tuple(w[:LONGEST])] for w in windows]]
 
 
 def _mean(states: Any, mask: Any) -> Any:
@@ -120,12 +100,6 @@ def _silenced() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def embedder() -> Embedder:
-    """The one embedder of this process."""
-    return Embedder()
-
-
-@lru_cache(maxsize=1)
 def sentence_encoder() -> Embedder:
-    """The layers of the embedder that `states` needs, once for this process."""
-    return Embedder(max(LAYERS))
+    """The one encoder of this process."""
+    return Embedder()

@@ -36,7 +36,7 @@ from safepref.store import (
     folder_lock,
     read_json,
     read_jsonl,
-    sha256_bytes,
+    sha256_file,
     write_json,
     write_jsonl,
     write_text,
@@ -117,7 +117,7 @@ class Job:
         data, asked = self.recipe.data, self.recipe.evaluation
         named = (data.prompts, data.pairs, asked.prompts, asked.benign, asked.toxicity)
         files = [name for name in (*named, *(asked.capability or ())) if name and Path(name).is_file()]
-        hashes = {name: sha256_bytes(Path(name).read_bytes()) for name in files}
+        hashes = {name: sha256_file(Path(name)) for name in files}
         known = self.manifest.data["hashes"].get("inputs", hashes)
         changed = sorted(name for name in hashes if hashes[name] != known.get(name))
         if changed:
