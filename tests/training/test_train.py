@@ -348,3 +348,27 @@ def test_full_fine_tuning_of_a_half_precision_model_keeps_its_small_steps(tmp_pa
     assert 0 < moved.max() < 1e-5
     assert (moved > 0).float().mean() > 0.9
     assert dict(loaded.model.named_parameters())[name].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_an_adapter_at_a_strength_is_the_same_merged_and_beside_the_weights(
+    tmp_path: Path, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = tiny.tiny_model()
+    folder = tiny.train(tmp_path, "dpo", loaded, settings=tiny.settings(learning_rate=1e-2)).adapter_dir
+    before = {name: weight.detach().clone() for name, weight in loaded.model.named_parameters()}
+    ids = torch.arange(12)[None]
+    logits = {}
+    with torch.no_grad():
+        logits["base"] = loaded.model(ids).logits
+        with variant(loaded, folder, value):
+            assert not isinstance(loaded.model, PeftModel)
+            logits["merged"] = loaded.model(ids).logits
+        monkeypatch.setattr("safepref.models._merged_weights", lambda loaded: None)
+        with variant(loaded, folder, value):
+            assert isinstance(loaded.model, PeftModel)
+            logits["beside"] = loaded.model(ids).logits
+    torch.testing.assert_close(logits["merged"], logits["beside"], atol=1e-5, rtol=1e-5)
+    assert (value == 0) == torch.allclose(logits["merged"], logits["base"], atol=1e-6)
+    for name, weight in loaded.model.named_parameters():
+        assert torch.equal(weight, before[name])

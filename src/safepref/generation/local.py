@@ -1,7 +1,7 @@
 """Generation with a transformers model on this machine.
 
-Prompts are deduplicated, sorted by length and decoded in batches; rows leave the batch as soon as they have
-ended their turn. Sampling draws from one random stream for each prompt, keyed by seed and token ids, so an
+Prompts are deduplicated, sorted by length and decoded in batches; what all of a batch begin with is read once,
+and rows leave the batch when they have ended their turn. Sampling draws from one random stream for each prompt, keyed by seed and token ids, so an
 answer does not depend on which other prompts share its batch.
 """
 
@@ -20,9 +20,13 @@ from safepref.data.records import Message
 from safepref.data.render import render_prompt, renderer
 from safepref.errors import InputError
 from safepref.generation.base import Completion, Progress, Sampling
+from safepref.generation.cache import has_plain_attention, read_once, roomy_cache, shared_beginning
 from safepref.hardware import release_memory
 from safepref.models import LoadedModel
 from safepref.progress import console
+
+KEPT = 0.9
+"""Rows that have ended stay in the batch until at most this share of it is still going."""
 
 
 class LocalEngine:
@@ -50,6 +54,7 @@ class LocalEngine:
         self.prompt_limit = prompt_limit
         self.name = f"local:{loaded.id}"
         self._told = False
+        self._plain = has_plain_attention(loaded.model)
 
     def generate(
         self,
@@ -119,18 +124,21 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _decode(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> list[list[int]]:
+        """The new tokens of each prompt; rows that have ended are dropped a few at a time, as each drop copies."""
         model, device = self.loaded.model, self.loaded.device
-        width = max(map(len, prompts))
+        shared, cache = self._begin(prompts, sampling.max_new_tokens)
+        width = max(map(len, prompts)) - shared
         pad = self.loaded.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        own = [list(p[shared:]) for p in prompts]
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in own], device=device)
+        mask = torch.tensor([[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in own], device=device)
         positions = (mask.cumsum(-1) - 1).clamp_min(0)
         choose = _chooser(prompts, sampling)
         stops = self._stops()
         answers: list[list[int]] = [[] for _ in prompts]
         alive = list(range(len(prompts)))
-        cache: Any = DynamicCache(config=model.config)
-        step_ids, step_positions = ids, positions
+        ended: set[int] = set()
+        step_ids, step_positions = ids, positions[:, shared:]
         for _ in range(sampling.max_new_tokens):
             out = model(
                 input_ids=step_ids,
@@ -142,14 +150,15 @@ class LocalEngine:
             )
             cache = out.past_key_values
             tokens = choose(out.logits[:, -1].float(), alive)
-            keep: list[int] = []
-            for place, (row, token) in enumerate(zip(alive, tokens, strict=True)):
-                answers[row].append(token)
-                if token not in stops:
-                    keep.append(place)
-            if not keep:
+            for row, token in zip(alive, tokens, strict=True):
+                if row not in ended:
+                    answers[row].append(token)
+                    if token in stops:
+                        ended.add(row)
+            if len(ended) == len(prompts):
                 break
-            if len(keep) < len(alive):
+            keep = [place for place, row in enumerate(alive) if row not in ended]
+            if len(keep) <= KEPT * len(alive):
                 index = torch.tensor(keep, device=device)
                 cache.batch_select_indices(index)
                 mask, step_positions = mask[index], step_positions[index]
@@ -159,6 +168,16 @@ class LocalEngine:
             step_positions = step_positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         return answers
+
+    def _begin(self, prompts: Sequence[tuple[int, ...]], new: int) -> tuple[int, Any]:
+        """How many tokens of every prompt are read already, and the cache that has read them."""
+        if not self._plain:
+            return 0, DynamicCache(config=self.loaded.model.config)
+        room = max(map(len, prompts)) + new
+        shared = shared_beginning(prompts)
+        if shared == 0:
+            return 0, roomy_cache(self.loaded.model, room)
+        return shared, read_once(self.loaded.model, prompts[0][:shared], len(prompts), room)
 
 
 def _chooser(

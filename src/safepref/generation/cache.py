@@ -1,0 +1,106 @@
+"""Keys and values of a batch that is decoded: room for every token from the start, shared beginnings read once.
+
+transformers' dynamic cache copies all keys and values of all layers for every new token. Here each layer has
+one block for the whole answer and hands out views of it, and what all prompts begin with (system prompt, an
+attack's template) is run once and copied into every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+FEWEST_SHARED = 8
+"""Tokens of a common beginning below which a pass of its own does not pay."""
+
+
+class RoomyLayer(DynamicLayer):
+    """A layer's keys and values (B, G, S, d), the first S places of a block with room for `room` tokens."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.filled = 0
+        self._blocks: list[Tensor] = []
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take the block; called with the first states."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._blocks = [
+            part.new_empty(*part.shape[:2], self.room, part.shape[-1]) for part in (key_states, value_states)
+        ]
+        self.keys = self.values = key_states[:, :, :0]
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new tokens behind the old ones; views of all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self._write(self.filled, key_states, value_states)
+        return self.keys, self.values
+
+    def _write(self, start: int, keys: Tensor, values: Tensor) -> None:
+        self.filled = start + keys.shape[-2]
+        for block, part in zip(self._blocks, (keys, values), strict=True):
+            block[:, :, start : self.filled] = part
+        self.keys, self.values = (block[:, :, : self.filled] for block in self._blocks)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows, or repeat them."""
+        kept = self.keys[indices], self.values[indices]
+        self._blocks = [part.new_empty(*part.shape[:2], self.room, part.shape[-1]) for part in kept]
+        self._write(0, *kept)
+
+    def get_seq_length(self) -> int:
+        """Tokens written so far."""
+        return self.filled
+
+
+def has_plain_attention(model: Any) -> bool:
+    """Whether every layer keeps the keys and values of all tokens, and takes a mask with holes in it."""
+    config = model.config.get_text_config()
+    layers = DynamicCache(config=model.config).layers
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return (
+        len(layers) == getattr(config, "num_hidden_layers", None)
+        and all(type(layer) is DynamicLayer for layer in layers)
+        and bool(getattr(base, "_supports_attention_backend", False))
+    )
+
+
+def roomy_cache(model: Any, room: int) -> Cache:
+    """An empty cache with room for `room` tokens in each row."""
+    count = model.config.get_text_config().num_hidden_layers
+    return Cache(layers=[RoomyLayer(room) for _ in range(count)])
+
+
+def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all prompts begin with, each keeping one of its own; 0 where sharing does not pay."""
+    if len(prompts) < 2:
+        return 0
+    low, high = min(prompts), max(prompts)
+    most = min(map(len, prompts)) - 1
+    shared = next((at for at in range(most) if low[at] != high[at]), most)
+    return shared if shared >= FEWEST_SHARED else 0
+
+
+@torch.inference_mode()
+def read_once(model: Any, beginning: Sequence[int], rows: int, room: int) -> Cache:
+    """A cache of `rows` rows that have read `beginning`, which was run in one row only."""
+    device = next(model.parameters()).device
+    cache = roomy_cache(model, room)
+    model(
+        input_ids=torch.tensor([list(beginning)], device=device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_select_indices(torch.zeros(rows, dtype=torch.long, device=device))
+    return cache
