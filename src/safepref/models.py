@@ -89,6 +89,7 @@ def load_model(
     if quantize is None:
         model.to(where)
     model.eval()
+    model.requires_grad_(False)  # training makes its own copy or adapter; a frozen head is scored faster
     return LoadedModel(model, tokenizer, model_id, path, kind, where)
 
 
@@ -146,7 +147,7 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> None:
     if not (folder / "adapter_config.json").exists():
         raise InputError(f"{folder}: no adapter_config.json; give the folder of a PEFT adapter")
     try:
-        # In the model's own dtype, as it will be served: casts at every layer would double the adapter's cost.
+        # In the model's own dtype, as it will be served: casts at every layer would double its cost.
         model = PeftModel.from_pretrained(loaded.model, folder, autocast_adapter_dtype=False)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]

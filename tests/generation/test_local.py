@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from safepref.data.render import render_prompt
 from safepref.errors import InputError
@@ -173,3 +179,53 @@ def test_the_limit_given_holds_where_the_model_has_more_room(
     assert "1 of 1 prompts are longer than 70 tokens" in capsys.readouterr().err
     LocalEngine(loaded).generate(PROMPTS, Sampling(2))
     assert "longer" not in capsys.readouterr().err
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 2, "intermediate_size": 48},
+    "gpt2": {},
+    "gpt_neox": {"intermediate_size": 48},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16, "intermediate_size": 48},
+    "falcon": {"alibi": True, "new_decoder_architecture": False},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_beginning_changes_no_answer(loaded: LoadedModel, family: str) -> None:
+    """Every family, with sliding windows and alibi among them, against plain `generate`."""
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=len(loaded.tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=loaded.tokenizer.eos_token_id,
+        initializer_range=0.3,
+        **FAMILIES[family],
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    other = LoadedModel(model, loaded.tokenizer, family, family, torch.float32, torch.device("cpu"))
+    system = {"role": "system", "content": "Answer in one line."}
+    asked = [[system, *messages] for messages in PROMPTS]
+    got = LocalEngine(other, batch_size=3).generate(asked, Sampling(12))
+    for messages, answer in zip(asked, got, strict=True):
+        ids = torch.tensor([render_prompt(loaded.tokenizer, messages)])
+        out = model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+        assert answer.tokens == len(out)
+        assert answer.text == loaded.tokenizer.decode(out, skip_special_tokens=True).strip()
+
+
+def test_a_shared_beginning_is_run_in_one_row(loaded: LoadedModel) -> None:
+    shapes: list[tuple[int, ...]] = []
+    hook = loaded.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    asked = asks("the same beginning, one", "the same beginning, two", "the same beginning, three")
+    LocalEngine(loaded).generate(asked, Sampling(2))
+    hook.remove()
+    longest = max(len(render_prompt(loaded.tokenizer, messages)) for messages in asked)
+    assert shapes[0][0] == 1 and shapes[1] == (3, longest - shapes[0][1])
+    assert shapes[0][1] >= len("user\nthe same beginning, ")

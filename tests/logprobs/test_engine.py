@@ -224,7 +224,7 @@ def test_bfloat16_agrees_within_its_rounding() -> None:
         ([], "no rows were given"),
         ([TokenRow((1, 2), ((3, 97),))], "row 0 has token id 97, the model's vocabulary ends at 96"),
         (
-            [TokenRow((1,), ((3,),)), TokenRow((5,) * 120, ((3,) * 9,))],
+            [TokenRow((1,), ((3,),)), TokenRow((5,) * 120, ((3,) * 10,))],
             "row 1 has 129 tokens, the model takes 128",
         ),
     ],

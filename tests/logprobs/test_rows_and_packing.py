@@ -107,12 +107,13 @@ def test_packing_runs_the_prompt_once() -> None:
     rows = build([(100, [10, 20]), (50, [5, 5])])
     shape = shape_of(rows)
     (piece,) = pack(rows, [0, 1], shape, 1000)
-    assert piece.input_ids.numel() == 100 + 30 + 50 + 10
-    assert sum(p.input_ids.numel() for p in pad(rows, [0, 1], shape, 1000)) >= 2 * 150 + 40
+    # Of each completion all but the last token, which predicts nothing.
+    assert piece.input_ids.numel() == 100 + 9 + 19 + 50 + 4 + 4 == rows[0].span + rows[1].span
+    assert sum(p.input_ids.numel() for p in pad(rows, [0, 1], shape, 1000)) >= 109 + 119 + 54 + 54
 
 
 def test_pad_with_budget_one_needs_no_mask() -> None:
     rows = build([(3, [2, 4]), (5, [1])])
     pieces = pad(rows, [0, 1], shape_of(rows), 1)
-    assert [tuple(piece.input_ids.shape) for piece in pieces] == [(1, 7), (1, 6), (1, 5)]
+    assert [tuple(piece.input_ids.shape) for piece in pieces] == [(1, 6), (1, 5), (1, 4)]
     assert all(piece.attention_mask is None for piece in pieces)

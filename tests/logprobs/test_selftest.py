@@ -62,11 +62,11 @@ class Recurrent(nn.Module):
         return SimpleNamespace(logits=self.out(self.gru(self.embed(input_ids))[0]))
 
 
-class LengthAware(Recurrent):
-    """Its output depends on the length of the sequence it stands in, padding included."""
+class BatchAware(Recurrent):
+    """Its output depends on how many sequences run together, as a batch norm's does."""
 
     def forward(self, input_ids: Tensor, attention_mask: Any = None, position_ids: Any = None) -> Any:
-        hidden = self.gru(self.embed(input_ids))[0] * (1 + 0.1 * input_ids.shape[1])
+        hidden = self.gru(self.embed(input_ids))[0] * (1 + 0.1 * input_ids.shape[0])
         return SimpleNamespace(logits=self.out(hidden))
 
 
@@ -83,7 +83,7 @@ def build(kind: type[nn.Module]) -> nn.Module:
         (IgnoresPositions, "padded", "dense mask: off by"),
         (Raises, "padded", "dense mask: ValueError: expected a mask of two dimensions"),
         (Recurrent, "padded", "dense mask: off by"),
-        (LengthAware, "separate", "padded, one sequence for each completion: off by"),
+        (BatchAware, "separate", "padded, one sequence for each completion: off by"),
     ],
 )
 def test_falls_back_and_says_so(kind: type[nn.Module], layout: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Keys and values of a batch that is decoded: room for every token from the start, shared beginnings read once.
+"""Keys and values of a batch that is decoded: room for all its tokens, what its prompts share read once.
 
 transformers' dynamic cache copies all keys and values of all layers for every new token. Here each layer has
 one block for the whole answer and hands out views of it, and what all prompts begin with (system prompt, an
@@ -23,7 +23,7 @@ class RoomyLayer(DynamicLayer):
     """A layer's keys and values (B, G, S, d), the first S places of a block with room for `room` tokens."""
 
     def __init__(self, room: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.room = room
         self.filled = 0
         self._blocks: list[Tensor] = []
@@ -34,7 +34,6 @@ class RoomyLayer(DynamicLayer):
         self._blocks = [
             part.new_empty(*part.shape[:2], self.room, part.shape[-1]) for part in (key_states, value_states)
         ]
-        self.keys = self.values = key_states[:, :, :0]
         self.is_initialized = True
 
     def update(
@@ -43,20 +42,19 @@ class RoomyLayer(DynamicLayer):
         """Write the new tokens behind the old ones; views of all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self._write(self.filled, key_states, value_states)
-        return self.keys, self.values
-
-    def _write(self, start: int, keys: Tensor, values: Tensor) -> None:
-        self.filled = start + keys.shape[-2]
-        for block, part in zip(self._blocks, (keys, values), strict=True):
+        start, self.filled = self.filled, self.filled + key_states.shape[-2]
+        for block, part in zip(self._blocks, (key_states, value_states), strict=True):
             block[:, :, start : self.filled] = part
-        self.keys, self.values = (block[:, :, : self.filled] for block in self._blocks)
+        keys, values = (block[:, :, : self.filled] for block in self._blocks)
+        self.keys, self.values = keys, values
+        return keys, values
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows, or repeat them."""
-        kept = self.keys[indices], self.values[indices]
-        self._blocks = [part.new_empty(*part.shape[:2], self.room, part.shape[-1]) for part in kept]
-        self._write(0, *kept)
+        keys, values = (block[:, :, : self.filled][indices] for block in self._blocks)
+        self.filled = 0
+        self.lazy_initialization(keys, values)
+        self.update(keys, values)
 
     def get_seq_length(self) -> int:
         """Tokens written so far."""
@@ -85,7 +83,7 @@ def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens that all prompts begin with, each keeping one of its own; 0 where sharing does not pay."""
     if len(prompts) < 2:
         return 0
-    low, high = min(prompts), max(prompts)
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))
     most = min(map(len, prompts)) - 1
     shared = next((at for at in range(most) if low[at] != high[at]), most)
     return shared if shared >= FEWEST_SHARED else 0

@@ -1,13 +1,14 @@
 """Generation with a transformers model on this machine.
 
-Prompts are deduplicated, sorted by length and decoded in batches; what all of a batch begin with is read once,
-and rows leave the batch when they have ended their turn. Sampling draws from one random stream for each prompt, keyed by seed and token ids, so an
-answer does not depend on which other prompts share its batch.
+Prompts are deduplicated, sorted by length and decoded in batches; what all of a batch begin with is read
+once, and rows leave the batch when they have ended their turn. Sampling draws from one random stream for each
+prompt, keyed by seed and token ids, so an answer does not depend on which other prompts share its batch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from safepref.errors import InputError
 from safepref.generation.base import Completion, Progress, Sampling
 from safepref.generation.cache import has_plain_attention, read_once, roomy_cache, shared_beginning
 from safepref.hardware import release_memory
+from safepref.logprobs.route import unwrap
 from safepref.models import LoadedModel
 from safepref.progress import console
 
@@ -54,6 +56,12 @@ class LocalEngine:
         self.prompt_limit = prompt_limit
         self.name = f"local:{loaded.id}"
         self._told = False
+        base = unwrap(loaded.model)
+        if "past_key_values" not in inspect.signature(base.forward).parameters:
+            raise InputError(
+                f"{loaded.id}: {type(base).__name__} keeps no keys and values, so it cannot be decoded here; "
+                "give a model with attention"
+            )
         self._plain = has_plain_attention(loaded.model)
 
     def generate(
@@ -124,14 +132,16 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _decode(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> list[list[int]]:
-        """The new tokens of each prompt; rows that have ended are dropped a few at a time, as each drop copies."""
+        """New tokens of each prompt. Rows that have ended are dropped some at a time: each drop copies."""
         model, device = self.loaded.model, self.loaded.device
         shared, cache = self._begin(prompts, sampling.max_new_tokens)
         width = max(map(len, prompts)) - shared
         pad = self.loaded.tokenizer.pad_token_id or 0
         own = [list(p[shared:]) for p in prompts]
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in own], device=device)
-        mask = torch.tensor([[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in own], device=device)
+        mask = torch.tensor(
+            [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in own], device=device
+        )
         positions = (mask.cumsum(-1) - 1).clamp_min(0)
         choose = _chooser(prompts, sampling)
         stops = self._stops()

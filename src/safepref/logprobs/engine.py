@@ -101,6 +101,21 @@ class LogprobEngine:
         """The log-prob of every completion token, differentiable. Arguments and errors as above."""
         return _unfold(*self._flat(rows, chunk))
 
+    def ranked(self, rows: Sequence[TokenRow], *, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+        """For evaluation: summed log-probs, and if greedy decoding would give the completion; no gradient.
+
+        Arguments and errors as above.
+
+        Returns:
+            (R, K) fp64 and (R, K) bool, both on the CPU (not every device has fp64).
+        """
+        shape = self._shape(rows)
+        with evaluating(self.model):
+            logps, best = self.route.ranked_logps(self.model, rows, shape, chunk)
+        sums = _unfold(shape, logps).values.cpu().double().sum(-1)
+        missed = _unfold(shape, (~best).float()).values.cpu().sum(-1)
+        return sums, missed == 0
+
     def kl_to_reference(self, rows: Sequence[TokenRow], *, chunk: int | None = None) -> TokenValues:
         """KL(reference || policy) over the vocabulary at every completion token, in nats, differentiable.
 

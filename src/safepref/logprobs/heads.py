@@ -9,6 +9,7 @@ positions only. All log-softmaxes are in fp32.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CHUNK_ELEMENTS = {"cpu": 2**23, "other": 2**27}
+CHUNK_ELEMENTS = {"cpu": 2**24, "other": 2**27}
 """Logits held at once, in elements: small blocks stay in the CPU's reused memory."""
 
 
@@ -135,6 +136,12 @@ class FrozenHead:
         weight, bias = self.linear.weight, self.linear.bias
         return _apply(_FrozenHead, features, weight, bias, targets, chunk)
 
+    def ranked(self, features: Tensor, targets: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
+        """Log-probs of the targets, (N,) fp32, and whether each is the likeliest token; no gradient."""
+        chunk = chunk or default_chunk(self.linear.out_features, features.device)
+        parts = zip(torch.split(features, chunk), torch.split(targets, chunk), strict=True)
+        return _rank((F.linear(x, self.linear.weight, self.linear.bias), t) for x, t in parts)
+
     def kl(self, features: Tensor, reference: Tensor, chunk: int | None) -> Tensor:
         """KL(reference || policy) at each position, (N,) fp32, in nats."""
         chunk = chunk or default_chunk(self.linear.out_features, features.device)
@@ -167,6 +174,11 @@ class ModelHead:
             _PickedLogps, features, targets, chunk or default_chunk(features.shape[-1], features.device)
         )
 
+    def ranked(self, features: Tensor, targets: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
+        """Log-probs of the targets, (N,) fp32, and whether each is the likeliest token; no gradient."""
+        chunk = chunk or default_chunk(features.shape[-1], features.device)
+        return _rank(zip(torch.split(features, chunk), torch.split(targets, chunk), strict=True))
+
     def kl(self, features: Tensor, reference: Tensor, chunk: int | None) -> Tensor:
         """KL(reference || policy) at each position, (N,) fp32, in nats."""
         chunk = chunk or default_chunk(features.shape[-1], features.device)
@@ -178,6 +190,17 @@ class ModelHead:
 
 
 Head = FrozenHead | ModelHead
+
+
+@torch.no_grad()
+def _rank(parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Log-probs of targets and whether each is the likeliest, from blocks: logits (n, V) and targets (n,)."""
+    logps, best = [], []
+    for logits, targets in parts:
+        z = logits.float()
+        logps.append(z.gather(1, targets[:, None])[:, 0] - z.logsumexp(-1))
+        best.append(z.argmax(-1) == targets)
+    return torch.cat(logps), torch.cat(best)
 
 
 def _apply(function: Any, *arguments: Any) -> Tensor:

@@ -113,9 +113,10 @@ def _packed_piece(rows: Sequence[TokenRow], members: Sequence[int], shape: Shape
             predictors.extend(range(first, first + len(completion) - 1))
             targets.extend(completion)
             slots.extend(range(shape.offsets[r][k], shape.offsets[r][k] + len(completion)))
-            ids.extend(completion)
-            positions.extend(range(prompt, prompt + len(completion)))
-            segments.extend([k + 1] * len(completion))
+            # The last token is only predicted: nothing reads its own state.
+            ids.extend(completion[:-1])
+            positions.extend(range(prompt, prompt + len(completion) - 1))
+            segments.extend([k + 1] * (len(completion) - 1))
         blocks.append(torch.tensor(segments))
     return Piece(
         input_ids=torch.tensor([ids]),
@@ -135,7 +136,7 @@ def pad(rows: Sequence[TokenRow], members: Sequence[int], shape: Shape, budget: 
     every sequence a piece of its own, without a mask.
     """
     sequences = [
-        (len(rows[r].prompt_ids) + len(completion), r, k)
+        (len(rows[r].prompt_ids) + len(completion) - 1, r, k)
         for r in members
         for k, completion in enumerate(rows[r].completions)
     ]
@@ -159,8 +160,8 @@ def _padded_piece(
     slots: list[int] = []
     for b, (r, k) in enumerate(members):
         prompt, completion = rows[r].prompt_ids, rows[r].completions[k]
-        length = len(prompt) + len(completion)
-        ids[b, :length] = torch.tensor(prompt + completion)
+        length = len(prompt) + len(completion) - 1
+        ids[b, :length] = torch.tensor(prompt + completion[:-1])
         mask[b, :length] = 1
         first = b * width + len(prompt) - 1
         predictors.extend(range(first, first + len(completion)))

@@ -201,6 +201,19 @@ class Route:
             slots.append(piece.slots)
         return reorder(values, slots)
 
+    def ranked_logps(
+        self, model: nn.Module, rows: Sequence[TokenRow], shape: Shape, chunk: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `token_logps`, without a gradient, and whether each token is the likeliest, (N,) bool."""
+        values, best, slots = [], [], []
+        for piece in self.pieces(rows, shape):
+            features = self.features(model, piece)
+            logps, first = self.head.ranked(features, piece.targets.to(features.device), chunk)
+            values.append(logps)
+            best.append(first)
+            slots.append(piece.slots)
+        return reorder(values, slots), reorder(best, slots)
+
 
 def reorder(values: list[Tensor], slots: list[Tensor]) -> Tensor:
     """Values of several pieces, put into the plan's order."""

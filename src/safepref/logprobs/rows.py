@@ -41,10 +41,10 @@ class TokenRow:
 
     @property
     def span(self) -> int:
-        """Tokens of the prompt and all completions, the prompt counted once."""
-        return len(self.prompt_ids) + sum(map(len, self.completions))
+        """Tokens that are run: the prompt once, each completion without its last, which predicts nothing."""
+        return len(self.prompt_ids) + sum(map(len, self.completions)) - len(self.completions)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence, the prompt and one completion."""
-        return len(self.prompt_ids) + max(map(len, self.completions))
+        """Tokens that are run of the longest sequence, the prompt and one completion."""
+        return len(self.prompt_ids) + max(map(len, self.completions)) - 1

@@ -55,7 +55,7 @@ def test_rows(vocabulary: int) -> list[TokenRow]:
 
 
 def plain_sums(model: nn.Module, rows: Iterable[TokenRow], device: torch.device) -> Tensor:
-    """The oracle: every completion behind its prompt, alone, in a plain forward pass of the ids.
+    """The oracle: every completion behind its prompt, alone, in a plain forward pass of the ids but the last.
 
     Returns:
         Summed log-probs of all completions, row by row, (sum of K,) fp32.
@@ -64,7 +64,7 @@ def plain_sums(model: nn.Module, rows: Iterable[TokenRow], device: torch.device)
     for row in rows:
         for completion in row.completions:
             ids = torch.tensor([row.prompt_ids + completion], device=device)
-            logits: Tensor = model(input_ids=ids).logits[0, len(row.prompt_ids) - 1 : -1]
+            logits: Tensor = model(input_ids=ids[:, :-1]).logits[0, len(row.prompt_ids) - 1 :]
             logps = logits.float().log_softmax(-1)
             sums.append(logps.gather(1, ids[0, len(row.prompt_ids) :, None]).sum())
     return torch.stack(sums)
