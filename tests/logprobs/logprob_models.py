@@ -108,6 +108,13 @@ RAGGED = rows([(11, (5, 8)), (1, (1, 3)), (17, (9,)), (6, (2, 7, 4)), (9, (1,))]
 """K of 1, 2 and 3, a one-token prompt and one-token completions."""
 
 
+TRUNK = [
+    TokenRow(tuple(range(3, 16)) + row.prompt_ids, row.completions)
+    for row in rows([(4, (5, 8)), (1, (1, 3)), (9, (7,))])
+]
+"""Rows whose prompts have one beginning of 13 tokens."""
+
+
 def plain_tokens(model: nn.Module, row: TokenRow, k: int) -> Tensor:
     """Log-probs of one completion's tokens from a plain forward pass of its own, differentiable."""
     ids = torch.tensor([row.prompt_ids + row.completions[k]])

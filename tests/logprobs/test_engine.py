@@ -10,6 +10,7 @@ from logprob_models import (
     CONFIGS,
     GROUPED,
     RAGGED,
+    TRUNK,
     as_matrix,
     gradients,
     make,
@@ -40,14 +41,15 @@ def close(got: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
-def same_gradients(model: Any, engine: LogprobEngine) -> None:
+def same_gradients(model: Any, engine: LogprobEngine, given: list[TokenRow]) -> None:
     """One weighted sum of all completions, differentiated both ways."""
-    sums = engine.completion_logps(RAGGED).sums
-    expected = as_matrix(plain_sums(model, RAGGED))
+    sums = engine.completion_logps(given).sums
+    expected = as_matrix(plain_sums(model, given))
     close(sums, expected)
-    (sums * WEIGHTS).sum().backward()
+    weights = WEIGHTS[: sums.shape[0], : sums.shape[1]]
+    (sums * weights).sum().backward()
     ours = gradients(model)
-    (expected * WEIGHTS).sum().backward()
+    (expected * weights).sum().backward()
     theirs = gradients(model)
     assert ours.keys() == theirs.keys()
     assert ours
@@ -62,7 +64,8 @@ def test_equals_separate_forward_passes_with_gradients(family: str, lora: bool) 
     model = with_lora(make(family)) if lora else make(family, frozen=False)
     engine = LogprobEngine(model)
     assert engine.route.layout == LAYOUTS.get(family, "rows"), engine.line
-    same_gradients(model, engine)
+    same_gradients(model, engine, RAGGED)
+    same_gradients(model, engine, TRUNK)
 
 
 @pytest.mark.parametrize("family", ["llama", "falcon_new", "gpt2"])
@@ -166,25 +169,25 @@ def test_gradient_checkpointing_keeps_the_gradients() -> None:
     engine = LogprobEngine(model)
     assert engine.route.layout == "dense"
     model.train()  # checkpointing works in training mode only; the tiny Llama has no dropout
-    same_gradients(model, engine)
+    same_gradients(model, engine, RAGGED)
     late = make("llama", frozen=False)
     engine = LogprobEngine(late)
     assert engine.route.layout == "rows"
     late.gradient_checkpointing_enable()
     late.train()
-    same_gradients(late, engine)
+    same_gradients(late, engine, RAGGED)
 
 
 def test_lora_on_a_saved_head_copy() -> None:
     model = with_lora(make("llama"), modules_to_save=["lm_head"])
     with torch.no_grad():
         model.get_base_model().lm_head.modules_to_save["default"].weight.add_(0.1)
-    same_gradients(model, LogprobEngine(model))
+    same_gradients(model, LogprobEngine(model), TRUNK)
 
 
 def test_tied_embeddings_that_are_trained_get_both_gradients() -> None:
     model = make("llama_tied", frozen=False)
-    same_gradients(model, LogprobEngine(model))
+    same_gradients(model, LogprobEngine(model), RAGGED)
 
 
 def test_modes_survive_the_self_test() -> None:

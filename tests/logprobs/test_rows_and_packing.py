@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from safepref.errors import InputError
 from safepref.logprobs import TokenRow
-from safepref.logprobs.packing import dense_mask, fill, pack, pad, shape_of, visible
+from safepref.logprobs.packing import dense_mask, fill, pack, pad, shape_of, shared_beginning, visible
 
 LENGTHS = st.lists(
     st.tuples(st.integers(1, 9), st.lists(st.integers(1, 6), min_size=1, max_size=3)), min_size=1, max_size=8
@@ -57,11 +57,12 @@ def build(lengths: list[tuple[int, list[int]]]) -> list[TokenRow]:
     ]
 
 
-@given(LENGTHS, st.integers(1, 40), st.booleans())
+@given(LENGTHS, st.integers(1, 40), st.booleans(), st.integers(0, 12))
 def test_plan_scores_every_token_once_behind_its_own_past(
-    lengths: list[tuple[int, list[int]]], budget: int, packed: bool
+    lengths: list[tuple[int, list[int]]], budget: int, packed: bool, common: int
 ) -> None:
-    rows = build(lengths)
+    beginning = tuple(range(20_000, 20_000 + common))
+    rows = [TokenRow(beginning + row.prompt_ids, row.completions) for row in build(lengths)]
     shape = shape_of(rows)
     pieces = (pack if packed else pad)(rows, range(len(rows)), shape, budget)
     expected = {}
@@ -76,7 +77,7 @@ def test_plan_scores_every_token_once_behind_its_own_past(
     for piece in pieces:
         flat = piece.input_ids.flatten().tolist()
         width = piece.input_ids.shape[1]
-        mask = dense_mask(piece.blocks)[0, 0] if packed else None
+        mask = dense_mask(piece)[0, 0] if packed else None
         for predictor, target, number in zip(
             piece.predictors.tolist(), piece.targets.tolist(), piece.slots.tolist(), strict=True
         ):
@@ -110,6 +111,19 @@ def test_packing_runs_the_prompt_once() -> None:
     # Of each completion all but the last token, which predicts nothing.
     assert piece.input_ids.numel() == 100 + 9 + 19 + 50 + 4 + 4 == rows[0].span + rows[1].span
     assert sum(p.input_ids.numel() for p in pad(rows, [0, 1], shape, 1000)) >= 109 + 119 + 54 + 54
+
+
+def test_a_common_beginning_is_run_once_and_each_prompt_keeps_a_token() -> None:
+    trunk = tuple(range(500, 520))
+    rows = [TokenRow(trunk + own, ((1, 2, 3), (4, 5))) for own in ((7,), (8, 9), (7, 9))]
+    (piece,) = pack(rows, [0, 1, 2], shape_of(rows), 1000)
+    assert piece.trunk == 20
+    assert piece.input_ids.numel() == 20 + 5 + 3 * (2 + 1)
+    (whole,) = pack(rows, [0, 1, 2], shape_of(rows), 1000, share=False)
+    assert whole.trunk == 0 and whole.input_ids.numel() == sum(row.span for row in rows)
+    # A prompt that is the beginning itself keeps its last token; few common tokens are not worth it.
+    assert shared_beginning([trunk, (*trunk, 1)]) == 19
+    assert shared_beginning([trunk[:7], trunk]) == shared_beginning([trunk]) == 0
 
 
 def test_pad_with_budget_one_needs_no_mask() -> None:

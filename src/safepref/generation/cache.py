@@ -15,9 +15,6 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-FEWEST_SHARED = 8
-"""Tokens of a common beginning below which a pass of its own does not pay."""
-
 
 class RoomyLayer(DynamicLayer):
     """A layer's keys and values (B, G, S, d), the first S places of a block with room for `room` tokens."""
@@ -77,16 +74,6 @@ def roomy_cache(model: Any, room: int) -> Cache:
     """An empty cache with room for `room` tokens in each row."""
     count = model.config.get_text_config().num_hidden_layers
     return Cache(layers=[RoomyLayer(room) for _ in range(count)])
-
-
-def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts begin with, each keeping one of its own; 0 where sharing does not pay."""
-    if len(prompts) < 2:
-        return 0
-    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))
-    most = min(map(len, prompts)) - 1
-    shared = next((at for at in range(most) if low[at] != high[at]), most)
-    return shared if shared >= FEWEST_SHARED else 0
 
 
 @torch.inference_mode()

@@ -21,8 +21,9 @@ from safepref.data.records import Message
 from safepref.data.render import render_prompt, renderer
 from safepref.errors import InputError
 from safepref.generation.base import Completion, Progress, Sampling
-from safepref.generation.cache import has_plain_attention, read_once, roomy_cache, shared_beginning
+from safepref.generation.cache import has_plain_attention, read_once, roomy_cache
 from safepref.hardware import release_memory
+from safepref.logprobs.packing import shared_beginning
 from safepref.logprobs.route import unwrap
 from safepref.models import LoadedModel
 from safepref.progress import console

@@ -8,7 +8,7 @@ times slower.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from safepref.logprobs.packing import visible
+from safepref.logprobs.packing import Piece, visible
 
 NAME = "safepref_rows"
 """The registered implementation, active only inside `row_attention`."""
@@ -25,13 +25,17 @@ NAME = "safepref_rows"
 class RowBlocks:
     """The rows of one packed piece, for every layer's attention; masks are built once and shared."""
 
-    def __init__(self, segments: Sequence[Tensor], device: torch.device) -> None:
-        self.lengths = [len(block) for block in segments]
-        self._hidden = [~visible(block).to(device) for block in segments]
+    def __init__(self, piece: Piece, device: torch.device) -> None:
+        self.trunk = piece.trunk
+        blocks = [visible(block, self.trunk) for block in piece.blocks]
+        if self.trunk:
+            blocks.insert(0, visible(torch.zeros(self.trunk)))
+        self.lengths = [len(block) for block in blocks]
+        self._hidden = [~block.to(device) for block in blocks]
         self._masks: dict[tuple[int, torch.dtype], list[Tensor]] = {}
 
     def masks(self, repeats: int, dtype: torch.dtype) -> list[Tensor]:
-        """Additive masks (1, repeats * S, S) for the `repeats` query heads that share a key head."""
+        """Additive masks (1, repeats * S, trunk + S) for the `repeats` query heads that share a key head."""
         key = (repeats, dtype)
         if key not in self._masks:
             self._masks[key] = [
@@ -84,14 +88,12 @@ def rows_attention_forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     outputs = []
     # split, not slices: its backward is one concatenation instead of a full-length zero tensor for each row.
-    for length, mask, q, k, v in zip(
-        row_blocks.lengths,
-        row_blocks.masks(repeats, query.dtype),
-        torch.split(query[0], row_blocks.lengths, dim=1),
-        torch.split(key[0], row_blocks.lengths, dim=1),
-        torch.split(value[0], row_blocks.lengths, dim=1),
-        strict=True,
-    ):
+    queries, keys, values = (torch.split(x[0], row_blocks.lengths, dim=1) for x in (query, key, value))
+    if row_blocks.trunk:
+        keys = (keys[0], *(torch.cat([keys[0], own], dim=1) for own in keys[1:]))
+        values = (values[0], *(torch.cat([values[0], own], dim=1) for own in values[1:]))
+    masks = row_blocks.masks(repeats, query.dtype)
+    for length, mask, q, k, v in zip(row_blocks.lengths, masks, queries, keys, values, strict=True):
         # Query heads that share a key head stand together, so they fold into its rows without copying keys.
         folded = q.reshape(groups, repeats * length, -1)
         scores = torch.baddbmm(mask.expand(groups, -1, -1), folded, k.transpose(1, 2), alpha=scale)

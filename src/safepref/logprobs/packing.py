@@ -1,7 +1,8 @@
 """How the rows of one micro-batch are laid out for the model.
 
-`pack` puts whole rows end to end in sequences of shape (1, T): the prompt once, then its completions, each
-with the position ids it would have alone. `pad` lays every (prompt, completion) out on its own in batches
+`pack` puts whole rows end to end in sequences of shape (1, T): first what all prompts begin with (a system
+prompt, mostly), then for each row the rest of its prompt and its completions, all with the position ids they
+would have alone. `pad` lays every (prompt, completion) out on its own in batches
 (B, S). A plan covers one given micro-batch and never changes which rows share an optimizer step. Prefix
 sharing is exact: under a causal mask the prompt's states do not depend on what follows (arXiv 2410.20305,
 2506.05433).
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 
 from safepref.logprobs.rows import TokenRow
+
+FEWEST_SHARED = 8
+"""Tokens of a common beginning below which sharing it does not pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,10 @@ class Piece:
     """(1, T) int64 for a packed piece, None where the model's own count is right."""
     attention_mask: Tensor | None
     """(B, S) int64, 1 for tokens and 0 for padding; None for a packed piece."""
+    trunk: int
+    """Tokens at the start of the sequence that the prompts of all packed rows begin with; 0 if not shared."""
     blocks: tuple[Tensor, ...]
-    """One (S_r,) segment vector for each packed row: 0 in the prompt, k + 1 in completion k."""
+    """One (S_r,) segment vector for each row behind the trunk: 0 in the prompt, k + 1 in completion k."""
     predictors: Tensor
     """(N,) int64, index into the B * S positions whose output predicts the scored token."""
     targets: Tensor
@@ -87,25 +93,43 @@ def fill(sizes: Sequence[int], budget: int) -> list[list[int]]:
     return [sorted(group) for group in groups]
 
 
-def pack(rows: Sequence[TokenRow], members: Sequence[int], shape: Shape, budget: int) -> list[Piece]:
-    """Packed pieces that hold the rows numbered `members`, at most `budget` tokens each if the rows allow."""
+def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all prompts begin with, each keeping one of its own; 0 where sharing does not pay."""
+    if len(prompts) < 2:
+        return 0
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))
+    most = min(map(len, prompts)) - 1
+    shared = next((at for at in range(most) if low[at] != high[at]), most)
+    return shared if shared >= FEWEST_SHARED else 0
+
+
+def pack(
+    rows: Sequence[TokenRow], members: Sequence[int], shape: Shape, budget: int, *, share: bool = True
+) -> list[Piece]:
+    """Packed pieces that hold the rows numbered `members`, at most `budget` tokens each if the rows allow.
+
+    Args:
+        share: run what the prompts of a piece begin with once; not where a model's window counts places in
+            the pack, as the trunk would fall out of it.
+    """
     groups = fill([rows[r].span for r in members], budget)
-    return [_packed_piece(rows, [members[i] for i in group], shape) for group in groups]
+    return [_packed_piece(rows, [members[i] for i in group], shape, share) for group in groups]
 
 
-def _packed_piece(rows: Sequence[TokenRow], members: Sequence[int], shape: Shape) -> Piece:
-    ids: list[int] = []
-    positions: list[int] = []
+def _packed_piece(rows: Sequence[TokenRow], members: Sequence[int], shape: Shape, share: bool) -> Piece:
+    trunk = shared_beginning([rows[r].prompt_ids for r in members]) if share else 0
+    ids: list[int] = list(rows[members[0]].prompt_ids[:trunk])
+    positions: list[int] = list(range(trunk))
     predictors: list[int] = []
     targets: list[int] = []
     slots: list[int] = []
     blocks: list[Tensor] = []
     for r in members:
         row, prompt = rows[r], len(rows[r].prompt_ids)
-        prompt_end = len(ids) + prompt - 1
-        ids.extend(row.prompt_ids)
-        positions.extend(range(prompt))
-        segments = [0] * prompt
+        prompt_end = len(ids) + prompt - trunk - 1
+        ids.extend(row.prompt_ids[trunk:])
+        positions.extend(range(trunk, prompt))
+        segments = [0] * (prompt - trunk)
         for k, completion in enumerate(row.completions):
             first = len(ids)
             # The prompt's last position predicts every completion's first token.
@@ -122,6 +146,7 @@ def _packed_piece(rows: Sequence[TokenRow], members: Sequence[int], shape: Shape
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
         attention_mask=None,
+        trunk=trunk,
         blocks=tuple(blocks),
         predictors=torch.tensor(predictors),
         targets=torch.tensor(targets),
@@ -171,6 +196,7 @@ def _padded_piece(
         input_ids=ids,
         position_ids=None,
         attention_mask=None if bool(mask.all()) else mask,
+        trunk=0,
         blocks=(),
         predictors=torch.tensor(predictors),
         targets=torch.tensor(targets),
@@ -178,26 +204,30 @@ def _padded_piece(
     )
 
 
-def visible(segments: Tensor) -> Tensor:
-    """Which keys a query of one packed row sees: its prompt, and its own completion up to itself.
+def visible(segments: Tensor, trunk: int = 0) -> Tensor:
+    """Which keys a query of one packed row sees: the trunk, its prompt, and its own completion up to itself.
 
     Args:
         segments: (S,) 0 in the prompt, k + 1 in completion k.
+        trunk: tokens before the row that it sees all of.
 
     Returns:
-        (S, S) bool, queries by keys.
+        (S, trunk + S) bool, queries by keys.
     """
     same = (segments[None, :] == 0) | (segments[None, :] == segments[:, None])
-    return same.tril()
+    return torch.cat([same.new_ones(len(segments), trunk), same.tril()], dim=1)
 
 
-def dense_mask(blocks: Sequence[Tensor]) -> Tensor:
-    """The (1, 1, T, T) bool mask of a packed piece: rows on the diagonal, each as `visible` has it."""
-    total = sum(map(len, blocks))
+def dense_mask(piece: Piece) -> Tensor:
+    """The (1, 1, T, T) bool mask of a packed piece: the trunk, and each row as `visible` has it."""
+    start = piece.trunk
+    total = start + sum(map(len, piece.blocks))
     mask = torch.zeros(total, total, dtype=torch.bool)
-    start = 0
-    for block in blocks:
+    mask[:start, :start] = visible(torch.zeros(start))
+    for block in piece.blocks:
         stop = start + len(block)
-        mask[start:stop, start:stop] = visible(block)
+        seen = visible(block, piece.trunk)
+        mask[start:stop, : piece.trunk] = seen[:, : piece.trunk]
+        mask[start:stop, start:stop] = seen[:, piece.trunk :]
         start = stop
     return mask[None, None]

@@ -160,7 +160,8 @@ class Route:
         packed = [r for r in everyone if rows[r].span <= bound]
         padded = [r for r in everyone if rows[r].span > bound]
         budget = min(self.token_budget, longest)
-        return pack(rows, packed, shape, budget) + pad(rows, padded, shape, self.token_budget)
+        share = self.limits.horizon is None
+        return pack(rows, packed, shape, budget, share=share) + pad(rows, padded, shape, self.token_budget)
 
     def features(self, model: nn.Module, piece: Piece) -> Tensor:
         """States or logits (as the head has it) at the piece's predicting positions, (N, H) or (N, V)."""
@@ -175,7 +176,7 @@ class Route:
         if piece.position_ids is not None:
             inputs["position_ids"] = piece.position_ids.to(device)
             if self.layout == "rows" and not recomputes(base):
-                inputs["row_blocks"] = RowBlocks(piece.blocks, device)
+                inputs["row_blocks"] = RowBlocks(piece, device)
                 switch = row_attention(base)
             else:
                 inputs["attention_mask"] = self._mask(piece, device)
@@ -184,7 +185,7 @@ class Route:
 
     def _mask(self, piece: Piece, device: torch.device) -> Tensor:
         """The packed mask in the form that the model's attention takes: bool for SDPA, additive elsewhere."""
-        mask = dense_mask(piece.blocks).to(device)
+        mask = dense_mask(piece).to(device)
         if getattr(self.limits.config, "_attn_implementation", None) == "sdpa":
             return mask
         dtype = next(self.limits.base.parameters()).dtype

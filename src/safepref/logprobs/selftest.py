@@ -43,15 +43,19 @@ class Choice:
 
 
 def test_rows(vocabulary: int) -> list[TokenRow]:
-    """Two rows of two completions each, of random tokens, with different lengths throughout; long enough that
-    the rounding of half precision averages out.
+    """Two rows of two completions each, of random tokens, with one beginning and different lengths otherwise;
+    long enough that the rounding of half precision averages out.
     """
     generator = torch.Generator().manual_seed(20240907)
 
     def draw(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(vocabulary, (count,), generator=generator).tolist())
 
-    return [TokenRow(draw(12), (draw(24), draw(32))), TokenRow(draw(8), (draw(40), draw(28)))]
+    trunk = draw(9)
+    return [
+        TokenRow(trunk + draw(3), (draw(24), draw(32))),
+        TokenRow(trunk + draw(1), (draw(40), draw(28))),
+    ]
 
 
 def plain_sums(model: nn.Module, rows: Iterable[TokenRow], device: torch.device) -> Tensor:
