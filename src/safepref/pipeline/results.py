@@ -36,6 +36,21 @@ def assemble(job: Job) -> dict[str, Any]:
     }
 
 
+def in_a_line(scores: dict[str, Any]) -> str:
+    """The figures of an evaluation that belong together, for a person who watches the run."""
+    capability = scores["capability"]["mean"]
+    figures = {
+        "safety": _percent(scores["safety"]["global"]),
+        "over-refusal": _percent(scores["over_refusal"]["rate"]),
+        "capability": "not measured" if capability is None else f"{capability:.3f}",
+    }
+    return ", ".join(f"{name} {value}" for name, value in figures.items())
+
+
+def _percent(rate: float | None) -> str:
+    return "not measured" if rate is None else f"{100 * rate:.1f} %"
+
+
 def _recommended(job: Job, points: list[Point]) -> dict[str, Any]:
     limits = job.recipe.report
     if not points:

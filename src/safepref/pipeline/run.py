@@ -27,7 +27,7 @@ from safepref.pipeline.judging import Bench, refuses
 from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
-from safepref.pipeline.results import assemble
+from safepref.pipeline.results import assemble, in_a_line
 from safepref.progress import console, counted, duration, progress_by_stage, track
 from safepref.recipe import Recipe
 from safepref.report import write_report
@@ -71,9 +71,10 @@ def run(recipe: Recipe, out: Path) -> Path:
         job.announce()
         job.data()
         job.check()
+        job.evaluate("base", None, 1.0, "report")
         for method in job.methods:
             job.train(method)
-        job.evaluate_all()
+            job.evaluate_method(method)
         job.write_results()
         whole, work = job.manifest.seconds(), job.manifest.seconds(without="assets")
         console().print(
@@ -313,15 +314,12 @@ class Job:
             console().print(f"  {result.summary['backend']}")
             write_json(self._scores(f"train-{method.name}"), result.summary)
 
-    def evaluate_all(self) -> None:
-        """Base and methods on the report split at strength 1; every strength on the choose split."""
-        self.evaluate("base", None, 1.0, "report")
-        for method in self.methods:
-            self.evaluate(method.name, method, 1.0, "report")
+    def evaluate_method(self, method: Method) -> None:
+        """A trained method on the report split at strength 1, and on the choose split at every strength."""
+        self.evaluate(method.name, method, 1.0, "report")
         if self.recipe.evaluation.choose:
-            for method in self.methods:
-                for value in self.recipe.evaluation.strengths:
-                    self.evaluate(f"{method.name}@{value:g}", method, value, "choose")
+            for value in self.recipe.evaluation.strengths:
+                self.evaluate(f"{method.name}@{value:g}", method, value, "choose")
 
     def evaluate(self, name: str, method: Method | None, value: float, side: str) -> dict[str, Any]:
         """Score one point on one side; its scores are kept in work/scores."""
@@ -343,6 +341,7 @@ class Job:
                 rows = ({**row, **label, "strength": value} for row in read_samples(folder))
                 write_jsonl(self.out / "samples" / f"{side}.{name}.jsonl", rows)
                 write_json(place, scores)
+                console().print(f"  {in_a_line(scores)}")
         return dict(read_json(place))
 
     def trained(self, method: Method | None) -> Path | None:
