@@ -64,6 +64,9 @@ class DataSection(Section):
     """Share of the harmful pairs that is wrapped by an attack's train-side template."""
     refusals: Literal["written", "model", "mixed"] = "written"
     """Chosen refusals: written for the category, the model's own under a safety system prompt, or both."""
+    taught: Share = 0.67
+    """Share of the harmless pairs whose rejected refusal is worded like the chosen ones of harmful pairs, so
+    that the pair says where these do not belong; the others are refused in a stiff notice."""
     answer_tokens: Positive = 64
     """Length cap of the model's own sampled answers."""
     temperature: Amount = 0.6

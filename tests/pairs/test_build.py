@@ -14,6 +14,7 @@ from safepref.errors import InputError
 from safepref.generation.base import Completion, Progress, Sampling
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.pairs.build import Builder, Built, interleave
+from safepref.pairs.refusals import over_refusal_for, refusal_for
 from safepref.recipe import DataSection
 
 
@@ -140,6 +141,18 @@ def test_look_alikes_keep_the_models_answer_and_weigh_at_most_a_third(tmp_path: 
     assert all(pair.chosen.startswith("Certainly") for pair in harmless)
     weights = {kind: sum(p.weight for p in built.pairs if p.kind == kind) for kind in ("harmful", "harmless")}
     assert weights["harmless"] <= weights["harmful"] / 2 + 1e-9
+
+
+@pytest.mark.parametrize(("share", "taught"), [(0.0, 0), (0.67, 2), (1.0, 3)])
+def test_a_share_of_look_alikes_is_refused_in_the_taught_words(
+    tmp_path: Path, share: float, taught: int
+) -> None:
+    built = Built()
+    builder(tmp_path, Scripted(), taught=share).harmless(HARMLESS, built)
+    by_id = {prompt.text: prompt for prompt in HARMLESS}
+    rejected = [(by_id[pair.messages[-1]["content"]], pair.rejected) for pair in built.pairs]
+    assert sum(text == refusal_for(prompt) for prompt, text in rejected) == taught
+    assert sum(text == over_refusal_for(prompt) for prompt, text in rejected) == 3 - taught
 
 
 def test_refused_look_alikes_are_not_taught(tmp_path: Path) -> None:

@@ -112,9 +112,10 @@ class Builder:
         ][:wanted]
         harmful = sum(pair.kind == "harmful" for pair in built.pairs)
         weight = min(1.0, harmful / 2 / len(kept)) if kept and harmful else 1.0
-        for prompt in kept:
-            refusal = Completion(over_refusal_for(prompt, self.seed), 0, False)
-            pair = _pair(prompt, answers[prompt.id], refusal, "harmless")
+        for at, prompt in enumerate(kept):
+            taught = int((at + 1) * self.data.taught) > int(at * self.data.taught)
+            text = refusal_for(prompt, self.seed) if taught else over_refusal_for(prompt, self.seed)
+            pair = _pair(prompt, answers[prompt.id], Completion(text, 0, False), "harmless")
             built.pairs.append(replace(pair, weight=weight))
         built.counts["harmless_tried"] = len(queue)
         built.counts["harmless"] = len(kept)

@@ -1,8 +1,9 @@
 """Refusals in many wordings: chosen for harmful requests, rejected for harmless look-alikes.
 
 Both are composed from starter/refusals.yaml and depend on nothing but the prompt's id, its category and a
-seed. The two kinds share no phrases, since the same words on the chosen and on the rejected side of different
-pairs cancel each other in training.
+seed. Over-refusals share no phrases with refusals. A harmless pair is refused in the words of one kind or the
+other (`data.taught`): in stiff notices, so that the model learns no refusal there at all, or in the taught
+words, so that it learns where these do not belong.
 """
 
 from __future__ import annotations

@@ -7,18 +7,23 @@ import time
 import torch
 
 from safepref.evaluation import CapabilityTask
+from safepref.evaluation.capability import ARITHMETIC_TOKENS
 from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
 from safepref.models import LoadedModel
 from safepref.pipeline.prompts import Prompts, Suite
 from safepref.recipe import Recipe
 
-PROMPT_TOKENS = 60
-"""A typical prompt with its chat template."""
+PROMPT_TOKENS = 35
+"""A typical prompt behind what all prompts begin with."""
+PROBE_TOKENS = 16
+"""New tokens of the probe's answers."""
 STEP_COST = 3.3
 """Forward and backward through a LoRA model, in forward passes."""
-LIKELIHOOD_TOKENS = 60
-"""Tokens that one answer option of a benchmark row costs, context included."""
+CHARACTERS = 4.0
+"""Characters of English text to a token."""
+PREAMBLE = 150
+"""Tokens of TruthfulQA's questions before the question."""
 
 
 def forecast(recipe: Recipe, loaded: LoadedModel, prompts: Prompts, methods: int) -> float:
@@ -47,19 +52,32 @@ def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float
     asked = recipe.evaluation
     tokens = (len(suite.safety) + len(suite.benign)) * asked.answer_tokens
     tokens += 2 * len(suite.toxicity) * asked.continuation_tokens
-    scored = sum(_options(task) for task in suite.capability)
-    return tokens / decode + scored * LIKELIHOOD_TOKENS / forward
+    generated = sum(len(task.rows) for task in suite.capability if task.style.kind == "generate")
+    scored = sum(_scored_tokens(task) for task in suite.capability)
+    return (tokens + generated * ARITHMETIC_TOKENS) / decode + scored / forward
 
 
-def _options(task: CapabilityTask) -> int:
-    return sum(len(row.get("choices", ())) or 1 for row in task.rows)
+def _scored_tokens(task: CapabilityTask) -> float:
+    """Tokens whose likelihood a task asks for, contexts included, with the head's part in proportion."""
+    if task.style.kind == "generate":
+        return 0.0
+    texts = sum(
+        len(str(value))
+        for row in task.rows
+        for part in row.values()
+        for value in (part if isinstance(part, list | tuple) else (part,))
+    )
+    copies = 2 if task.style.kind == "gap" else 1
+    return 1.25 * (
+        copies * texts / CHARACTERS + (PREAMBLE * len(task.rows) if task.style.kind == "truth" else 0)
+    )
 
 
 def _rates(loaded: LoadedModel, recipe: Recipe) -> tuple[float, float]:
     """Forward tokens and newly decoded tokens a second, each from a short measurement."""
     ids = torch.randint(0, loaded.model.config.vocab_size, (4, 96), device=loaded.device)
     engine = LocalEngine(loaded, batch_size=recipe.generation.batch_size, system=recipe.model.system)
-    topics = [f"Write about topic number {n}." for n in range(recipe.generation.batch_size)]
+    topics = [f"Write about topic number {n}." for n in range(min(32, recipe.generation.batch_size))]
     asked = [[{"role": "user", "content": topic}] for topic in topics]
     with torch.inference_mode():
         loaded.model(input_ids=ids[:, :8], logits_to_keep=1)
@@ -67,5 +85,5 @@ def _rates(loaded: LoadedModel, recipe: Recipe) -> tuple[float, float]:
         loaded.model(input_ids=ids, logits_to_keep=1)
         forward = ids.numel() / (time.perf_counter() - start)
     start = time.perf_counter()
-    tokens = sum(answer.tokens for answer in engine.generate(asked, Sampling(8)))
+    tokens = sum(answer.tokens for answer in engine.generate(asked, Sampling(PROBE_TOKENS)))
     return forward, tokens / (time.perf_counter() - start)
