@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from filelock import FileLock
 from peft import PeftModel
@@ -24,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from safepref import assets
 from safepref.errors import InputError
 from safepref.hardware import choose_device, choose_dtype
-from safepref.store import cache_dir
+from safepref.store import cache_dir, read_json
 
 EMBEDDED = "smollm2-135m-instruct"
 """The model id of the embedded default (SmolLM2-135M-Instruct, Apache-2.0)."""
@@ -142,10 +144,17 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> None:
     """Put a trained adapter on the model, at strength 1.
 
     Raises:
-        InputError: the folder holds no adapter, or one for another base.
+        InputError: the folder holds no adapter, one for another base, or one that changes more than products.
     """
     if not (folder / "adapter_config.json").exists():
         raise InputError(f"{folder}: no adapter_config.json; give the folder of a PEFT adapter")
+    settings = read_json(folder / "adapter_config.json")
+    for name in ("bias", "modules_to_save"):
+        if settings.get(name) not in (None, "none", []):
+            raise InputError(
+                f"{folder}: its adapter_config.json has {name}: {settings[name]!r}; such parts can neither "
+                "be scaled nor taken off again; merge the adapter and give the merged model's folder"
+            )
     try:
         # In the model's own dtype, as it will be served: casts at every layer would double its cost.
         model = PeftModel.from_pretrained(loaded.model, folder, autocast_adapter_dtype=False)
@@ -217,13 +226,17 @@ def _merged_weights(loaded: LoadedModel) -> dict[str, torch.Tensor] | None:
     """The weights with the adapter added at its present scale, by the base's names.
 
     On a CPU the adapter's two thin products a layer cost a quarter of the model's time. None where adding is
-    not the same: half precision would round small steps away, and an adapter may be more than a product. None
-    on accelerators too, where a second copy of the weights costs more than the products.
+    not the same (half precision would round small steps away, an adapter may be more than a product, a weight
+    may be tied to another), where there is no room for a second copy, and on accelerators, where that costs
+    more than the products.
     """
     if loaded.device.type != "cpu" or loaded.dtype != torch.float32:
         return None
+    base = loaded.model.get_base_model()
+    owners = Counter(id(weight) for _, weight in base.named_parameters(remove_duplicate=False))
+    room = psutil.virtual_memory().available / 2
     merged: dict[str, torch.Tensor] = {}
-    for name, module in loaded.model.get_base_model().named_modules():
+    for name, module in base.named_modules():
         if isinstance(module, ModulesToSaveWrapper | TrainableTokensWrapper):
             return None
         if not isinstance(module, LoraLayer):
@@ -232,6 +245,9 @@ def _merged_weights(loaded: LoadedModel) -> dict[str, torch.Tensor] | None:
         if not plain or len(module.active_adapters) != 1:
             return None
         weight = module.get_base_layer().weight
+        room -= weight.nbytes
+        if owners[id(weight)] > 1 or room < 0:  # tied to the embedding, or too large to stand there twice
+            return None
         merged[f"{name}.weight"] = weight + module.get_delta_weight(module.active_adapters[0])
     return merged
 

@@ -39,10 +39,11 @@ def build(family, tokenizer):
     if family == "llama with LoRA":
         adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
         return get_peft_model(build("llama", tokenizer), adapter).eval()
+    name, _, attention = family.partition(" on ")
     config = AutoConfig.for_model(
-        family, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=0, eos_token_id=0, **FAMILIES[family]
+        name, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=0, eos_token_id=0, **FAMILIES[name]
     )
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention or "eager")
     # Sharper than a fresh model, so that choices differ by more than rounding.
     with torch.no_grad():
         for parameter in model.parameters():
@@ -81,7 +82,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "llama with LoRA"])
+@pytest.mark.parametrize("family", [*FAMILIES, "llama on sdpa", "llama with LoRA"])
 def test_equals_hflm_on_every_family(family, tokenizer):
     model = build(family, tokenizer)
     ours = PolicyLM(model, tokenizer, token_budget=64)
@@ -90,7 +91,8 @@ def test_equals_hflm_on_every_family(family, tokenizer):
     wanted = theirs.loglikelihood(requests(*PAIRS), disable_tqdm=True)
     assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-6)
     assert [bool(g) for _, g in got] == [bool(g) for _, g in wanted]
-    assert ("prefix-shared" in ours.path_note.partition("(")[0]) == (family not in ("mamba", "falcon"))
+    layouts = {"mamba": "padded", "falcon": "padded", "llama on sdpa": "rows"}
+    assert ours.engine.route.layout == layouts.get(family, "dense")
 
 
 def test_too_long_contexts_lose_their_start_as_in_lm_eval(tokenizer, llama):
@@ -118,6 +120,21 @@ def test_a_context_is_read_once_for_all_its_choices(tokenizer, llama):
     tails = sum(len(tokenizer.encode(c)) for _, c in pairs)
     assert sum(lengths) <= len(tokenizer.encode(context)) + tails
     assert first > sum(lengths)
+
+
+def test_thousands_of_texts_behind_one_context_are_several_rows(tokenizer, llama):
+    """As in a perplexity task, where every text follows the same empty context."""
+    words = ["red", "green", "blue", "dog", "cat", "city"]
+    pairs = [("", " ".join(words[at % 5 :] + words[: at % 7]) + f" {at}") for at in range(40)]
+    widths = []
+    handle = llama.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    got = PolicyLM(llama, tokenizer, token_budget=100).loglikelihood(requests(*pairs), disable_tqdm=True)
+    handle.remove()
+    wanted = PolicyLM(llama, tokenizer).loglikelihood(requests(*pairs), disable_tqdm=True)
+    assert [x for x, _ in got] == pytest.approx([x for x, _ in wanted], rel=1e-6)
+    assert max(widths) <= 150
 
 
 @pytest.mark.parametrize("family", ["llama", "mamba"])

@@ -143,16 +143,34 @@ def test_look_alikes_keep_the_models_answer_and_weigh_at_most_a_third(tmp_path: 
     assert weights["harmless"] <= weights["harmful"] / 2 + 1e-9
 
 
-@pytest.mark.parametrize(("share", "taught"), [(0.0, 0), (0.67, 2), (1.0, 3)])
+MANY = prompts("harmless", *(f"how to kill a process, number {n}" for n in range(60)))
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.67, 30, 50), (1.0, 60, 60)])
+@pytest.mark.parametrize("refusals", ["written", "model"])
 def test_a_share_of_look_alikes_is_refused_in_the_taught_words(
-    tmp_path: Path, share: float, taught: int
+    tmp_path: Path, share: float, low: int, high: int, refusals: str
 ) -> None:
     built = Built()
-    builder(tmp_path, Scripted(), taught=share).harmless(HARMLESS, built)
-    by_id = {prompt.text: prompt for prompt in HARMLESS}
-    rejected = [(by_id[pair.messages[-1]["content"]], pair.rejected) for pair in built.pairs]
-    assert sum(text == refusal_for(prompt) for prompt, text in rejected) == taught
-    assert sum(text == over_refusal_for(prompt) for prompt, text in rejected) == 3 - taught
+    make = builder(tmp_path, Scripted(), taught=share, refusals=refusals, harmless=60)
+    make.harmful(HARMFUL, built)
+    chosen = {pair.chosen for pair in built.pairs}
+    make.harmless(MANY, built)
+    by_text = {prompt.text: prompt for prompt in MANY}
+    pairs = [(by_text[p.messages[-1]["content"]], p.rejected) for p in built.pairs if p.kind == "harmless"]
+    stiff = sum(text == over_refusal_for(prompt) for prompt, text in pairs)
+    taught = sum(
+        text == refusal_for(prompt) if refusals == "written" else text in chosen for prompt, text in pairs
+    )
+    assert low <= taught <= high and taught + stiff == len(pairs) == 60
+
+
+def test_without_harmful_pairs_no_refusal_is_pushed_down_that_nothing_holds_up(tmp_path: Path) -> None:
+    built = Built()
+    builder(tmp_path, Scripted(), taught=1.0).harmless(HARMLESS, built)
+    by_text = {prompt.text: prompt for prompt in HARMLESS}
+    assert built.pairs
+    assert all(p.rejected == over_refusal_for(by_text[p.messages[-1]["content"]]) for p in built.pairs)
 
 
 def test_refused_look_alikes_are_not_taught(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ SLOW_STAGES = ("assets", "check", "train:dpo", "evaluate:choose:kto@1", "report"
         "data",
         "train:kto",
         "evaluate:report:base",
+        "evaluate:report:dpo",
         *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW_STAGES),
     ],
 )
@@ -131,3 +132,5 @@ def test_a_run_killed_in_a_stage_ends_with_the_same_results(
         name = Path("adapters") / method / "adapter_model.safetensors"
         assert (out / name).read_bytes() == (finished / name).read_bytes()
     assert not list(out.rglob("*.part"))
+    hashes = [read_json(folder / "manifest.json")["hashes"] for folder in (out, finished)]
+    assert hashes[0]["model"] == hashes[1]["model"]

@@ -79,7 +79,7 @@ def tiny_recipe(folder: Path, **changes: object) -> Recipe:
     values = {
         "name": "tiny",
         "methods": "dpo,kto",
-        "model": {"id": str(folder / "model")},
+        "model": {"id": str(folder / "model"), "dtype": "float32"},
         "data": {"harmful": 0, "harmless": 0, "general": 4, "pairs": str(folder / "pairs.jsonl")},
         "training": {"epochs": 1, "batch_size": 4, "save_steps": 1, "lora_rank": 2, "max_length": 512},
         "judges": {"select": "keyword-refusal", "report": "keyword-refusal"},

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -372,3 +372,45 @@ def test_an_adapter_at_a_strength_is_the_same_merged_and_beside_the_weights(
     assert (value == 0) == torch.allclose(logits["merged"], logits["base"], atol=1e-6)
     for name, weight in loaded.model.named_parameters():
         assert torch.equal(weight, before[name])
+
+
+def test_an_adapter_is_not_merged_where_that_would_change_more_or_less(tmp_path: Path) -> None:
+    """A head tied to the embedding, half precision, and an adapter that is more than a product."""
+    tied = tiny.tiny_model()
+    tied.model.config.tie_word_embeddings = True
+    tied.model.lm_head.weight = tied.model.model.embed_tokens.weight
+    embedding = tied.model.model.embed_tokens.weight.detach().clone()
+    settings = {"tied": {"target_modules": ["lm_head", "q_proj"]}, "dora": {"use_dora": True}, "half": {}}
+    for name, options in settings.items():
+        config = LoraConfig(
+            task_type="CAUSAL_LM", r=2, init_lora_weights=False, **{"target_modules": ["q_proj"], **options}
+        )
+        loaded = {"tied": tied, "half": tiny.tiny_model(torch.bfloat16)}.get(name) or tiny.tiny_model()
+        adapted = get_peft_model(loaded.model, config)
+        adapted.save_pretrained(tmp_path / name)
+        loaded.model = adapted.unload()
+        with variant(loaded, tmp_path / name, 0.5):
+            assert isinstance(loaded.model, PeftModel)
+        assert not isinstance(loaded.model, PeftModel)
+    assert torch.equal(tied.model.model.embed_tokens.weight, embedding)
+
+
+def test_the_base_is_back_after_an_error_in_a_variant(tmp_path: Path) -> None:
+    loaded = tiny.tiny_model()
+    folder = tiny.train(tmp_path, "dpo", loaded, settings=tiny.settings(learning_rate=1e-2)).adapter_dir
+    before = {name: weight.detach().clone() for name, weight in loaded.model.named_parameters()}
+    with pytest.raises(RuntimeError, match="stop"), variant(loaded, folder, 0.7):
+        raise RuntimeError("stop")
+    after = dict(loaded.model.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(weight, before[name]) for name, weight in after.items())
+
+
+@pytest.mark.parametrize(("name", "value"), [("bias", "lora_only"), ("modules_to_save", ["lm_head"])])
+def test_an_adapter_whose_parts_cannot_be_scaled_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    loaded = tiny.tiny_model()
+    folder = tiny.train(tmp_path, "dpo", loaded, settings=tiny.settings()).adapter_dir
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, name: value}))
+    with pytest.raises(InputError, match=f"adapter_config.json has {name}"), variant(loaded, folder, 0.5):
+        pass

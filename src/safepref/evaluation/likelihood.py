@@ -74,7 +74,6 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         self.policy_id = policy_id
         self.log = log
         self.on_done = on_done
-        self.path_note = ""
         self._chat = False
         self._device = next(model.parameters()).device
         self.token_budget = token_budget or (CPU_BUDGET if self._device.type == "cpu" else ACCELERATOR_BUDGET)
@@ -132,9 +131,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     @cached_property
     def engine(self) -> LogprobEngine:
         """Scores the requests; its self-test runs on the model as it is now."""
-        engine = LogprobEngine(self.model, token_budget=self.token_budget)
-        self.path_note = engine.line
-        return engine
+        return LogprobEngine(self.model)
 
     def _loglikelihood_tokens(self, requests: list[Request], **kwargs: Any) -> list[Answer]:
         wanted = [(tuple(context), tuple(continuation)) for _, context, continuation in requests]
@@ -169,9 +166,8 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
                 groups.append(_cut(context, continuation, self.max_length + 1))
             else:
                 by_context.setdefault(context, []).append((context, continuation))
-        groups += [
-            _Group(TokenRow(c, tuple(t for _, t in ones)), tuple(ones)) for c, ones in by_context.items()
-        ]
+        for ones in by_context.values():
+            groups += _rows(ones, self.token_budget)
         groups.sort(key=lambda group: (-group.row.span, group.pairs))
         batch: list[_Group] = []
         for group in groups:
@@ -234,6 +230,19 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             cuts = [found for stop in stops if stop and (found := text.find(stop)) >= 0]
             answers.append(text[: min(cuts)] if cuts else text)
         return answers
+
+
+def _rows(pairs: Sequence[Pair], budget: int) -> Iterator[_Group]:
+    """The requests of one context in rows of about a budget of tokens: an empty one may have thousands."""
+    part: list[Pair] = []
+    size = len(pairs[0][0])
+    for pair in pairs:
+        if part and size + len(pair[1]) > budget:
+            yield _Group(TokenRow(pair[0], tuple(t for _, t in part)), tuple(part))
+            part, size = [], len(pair[0])
+        part.append(pair)
+        size += len(pair[1])
+    yield _Group(TokenRow(part[0][0], tuple(t for _, t in part)), tuple(part))
 
 
 def _cut(context: Tokens, continuation: Tokens, room: int) -> _Group:

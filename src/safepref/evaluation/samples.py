@@ -21,7 +21,7 @@ from safepref.store import read_jsonl, write_jsonl
 
 RESUME = ".resume"
 BLOCK = 64
-"""Conversations handed to the engine at once: what a kill can lose, and no less than an engine's batch."""
+"""Conversations handed to the engine at once, and so the most in a batch: what a kill can lose."""
 
 
 class Progress(Protocol):

@@ -48,10 +48,16 @@ class RoomyLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows, or repeat them."""
-        keys, values = (block[:, :, : self.filled][indices] for block in self._blocks)
+        # Layers of one model may lie on several devices.
+        at = indices.to(self.device)
+        keys, values = (block[:, :, : self.filled][at] for block in self._blocks)
         self.filled = 0
         self.lazy_initialization(keys, values)
         self.update(keys, values)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """As `batch_select_indices`."""
+        self.batch_select_indices(beam_idx)
 
     def get_seq_length(self) -> int:
         """Tokens written so far."""

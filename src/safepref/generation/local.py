@@ -88,7 +88,7 @@ class LocalEngine:
             done |= dict(zip(batch, self._decode(batch, sampling), strict=True))
             if progress is not None:
                 progress(sum(copies[ids] for ids in batch))
-        release_memory()  # a cache that grows by a token a step leaves a heap full of holes
+        release_memory()  # each batch's keys and values have another size and leave holes of theirs
         return [self._completion(done[ids], sampling) for ids in prompts]
 
     def _prompts(self, conversations: Sequence[Sequence[Message]], room: int) -> list[tuple[int, ...]]:
@@ -171,7 +171,8 @@ class LocalEngine:
             keep = [place for place, row in enumerate(alive) if row not in ended]
             if len(keep) <= KEPT * len(alive):
                 index = torch.tensor(keep, device=device)
-                cache.batch_select_indices(index)
+                # Recurrent layers of hybrid models know only the second way.
+                (cache.batch_select_indices if self._plain else cache.reorder_cache)(index)
                 mask, step_positions = mask[index], step_positions[index]
                 alive = [alive[place] for place in keep]
                 tokens = [tokens[place] for place in keep]

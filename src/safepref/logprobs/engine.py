@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from safepref.errors import InputError
-from safepref.logprobs.packing import Shape, shape_of
+from safepref.logprobs.packing import LAYOUT_VERSION, Shape, shape_of
 from safepref.logprobs.route import evaluating, reorder, without_adapters
 from safepref.logprobs.rows import TokenRow
 from safepref.logprobs.selftest import choose
@@ -78,7 +78,7 @@ class LogprobEngine:
     @property
     def graph(self) -> str:
         """The computation's name; log-probs from different graphs differ in rounding."""
-        return f"{self.route.layout}/{self.route.head.name}"
+        return f"{self.route.layout}/{self.route.head.name}/{LAYOUT_VERSION}"
 
     def completion_logps(self, rows: Sequence[TokenRow], *, chunk: int | None = None) -> CompletionLogps:
         """Summed log-probs of every completion, differentiable.

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from safepref.logprobs.rows import TokenRow
 
+LAYOUT_VERSION = 2
+"""Raised when rows come to be run in other shapes: stored log-probs of another version differ in rounding."""
+
 FEWEST_SHARED = 8
 """Tokens of a common beginning below which sharing it does not pay."""
 

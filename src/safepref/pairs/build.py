@@ -112,13 +112,22 @@ class Builder:
         ][:wanted]
         harmful = sum(pair.kind == "harmful" for pair in built.pairs)
         weight = min(1.0, harmful / 2 / len(kept)) if kept and harmful else 1.0
-        for at, prompt in enumerate(kept):
-            taught = int((at + 1) * self.data.taught) > int(at * self.data.taught)
-            text = refusal_for(prompt, self.seed) if taught else over_refusal_for(prompt, self.seed)
-            pair = _pair(prompt, answers[prompt.id], Completion(text, 0, False), "harmless")
+        taught = [pair.chosen for pair in built.pairs if pair.kind == "harmful"]
+        for prompt in kept:
+            refusal = Completion(self._over_refusal(prompt, taught), 0, False)
+            pair = _pair(prompt, answers[prompt.id], refusal, "harmless")
             built.pairs.append(replace(pair, weight=weight))
         built.counts["harmless_tried"] = len(queue)
         built.counts["harmless"] = len(kept)
+
+    def _over_refusal(self, prompt: Prompt, taught: Sequence[str]) -> str:
+        """A needless refusal, in `data.taught` of all cases in words that harmful pairs teach, if any do."""
+        draw = int(content_id("taught", prompt.id, str(self.seed)), 16)
+        if not taught or draw % 1000 >= 1000 * self.data.taught:
+            return over_refusal_for(prompt, self.seed)
+        if self.data.refusals == "written":
+            return refusal_for(prompt, self.seed)
+        return taught[draw // 1000 % len(taught)]
 
     def general(self, prompts: Sequence[Prompt], built: Built) -> None:
         """Add `data.general` examples: the model's own greedy answers to ordinary requests."""

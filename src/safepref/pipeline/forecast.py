@@ -7,7 +7,7 @@ import time
 import torch
 
 from safepref.evaluation import CapabilityTask
-from safepref.evaluation.capability import ARITHMETIC_TOKENS
+from safepref.evaluation.capability import ARITHMETIC_TOKENS, SOLUTION_TOKENS
 from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
 from safepref.models import LoadedModel
@@ -22,8 +22,6 @@ STEP_COST = 3.3
 """Forward and backward through a LoRA model, in forward passes."""
 CHARACTERS = 4.0
 """Characters of English text to a token."""
-PREAMBLE = 150
-"""Tokens of TruthfulQA's questions before the question."""
 
 
 def forecast(recipe: Recipe, loaded: LoadedModel, prompts: Prompts, methods: int) -> float:
@@ -52,9 +50,12 @@ def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float
     asked = recipe.evaluation
     tokens = (len(suite.safety) + len(suite.benign)) * asked.answer_tokens
     tokens += 2 * len(suite.toxicity) * asked.continuation_tokens
-    generated = sum(len(task.rows) for task in suite.capability if task.style.kind == "generate")
+    for task in suite.capability:
+        if task.style.kind == "generate":
+            room = ARITHMETIC_TOKENS if "family" in task.rows[0] else SOLUTION_TOKENS
+            tokens += len(task.rows) * room
     scored = sum(_scored_tokens(task) for task in suite.capability)
-    return (tokens + generated * ARITHMETIC_TOKENS) / decode + scored / forward
+    return tokens / decode + scored / forward
 
 
 def _scored_tokens(task: CapabilityTask) -> float:
@@ -68,21 +69,19 @@ def _scored_tokens(task: CapabilityTask) -> float:
         for value in (part if isinstance(part, list | tuple) else (part,))
     )
     copies = 2 if task.style.kind == "gap" else 1
-    return 1.25 * (
-        copies * texts / CHARACTERS + (PREAMBLE * len(task.rows) if task.style.kind == "truth" else 0)
-    )
+    return 1.25 * copies * texts / CHARACTERS
 
 
 def _rates(loaded: LoadedModel, recipe: Recipe) -> tuple[float, float]:
     """Forward tokens and newly decoded tokens a second, each from a short measurement."""
-    ids = torch.randint(0, loaded.model.config.vocab_size, (4, 96), device=loaded.device)
+    ids = torch.randint(0, loaded.model.config.get_text_config().vocab_size, (4, 96), device=loaded.device)
     engine = LocalEngine(loaded, batch_size=recipe.generation.batch_size, system=recipe.model.system)
     topics = [f"Write about topic number {n}." for n in range(min(32, recipe.generation.batch_size))]
     asked = [[{"role": "user", "content": topic}] for topic in topics]
     with torch.inference_mode():
-        loaded.model(input_ids=ids[:, :8], logits_to_keep=1)
+        loaded.model(input_ids=ids[:, :8], logits_to_keep=1).logits.cpu()
         start = time.perf_counter()
-        loaded.model(input_ids=ids, logits_to_keep=1)
+        loaded.model(input_ids=ids, logits_to_keep=1).logits.cpu()  # waits for an accelerator too
         forward = ids.numel() / (time.perf_counter() - start)
     start = time.perf_counter()
     tokens = sum(answer.tokens for answer in engine.generate(asked, Sampling(PROBE_TOKENS)))

@@ -38,10 +38,11 @@ def assemble(job: Job) -> dict[str, Any]:
 
 def in_a_line(scores: dict[str, Any]) -> str:
     """The figures of an evaluation that belong together, for a person who watches the run."""
-    capability = scores["capability"]["mean"]
+    safety, refused, tasks = (scores[part] or {} for part in ("safety", "over_refusal", "capability"))
+    capability = tasks.get("mean")
     figures = {
-        "safety": _percent(scores["safety"]["global"]),
-        "over-refusal": _percent(scores["over_refusal"]["rate"]),
+        "safety": _percent(safety.get("global")),
+        "over-refusal": _percent(refused.get("rate")),
         "capability": "not measured" if capability is None else f"{capability:.3f}",
     }
     return ", ".join(f"{name} {value}" for name, value in figures.items())

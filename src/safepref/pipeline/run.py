@@ -85,7 +85,7 @@ def run(recipe: Recipe, out: Path) -> Path:
 
 
 def train(recipe: Recipe, out: Path) -> Path:
-    """The first half of `run`: data and training, without evaluation. `run` on the folder goes on from it."""
+    """Data and training without evaluation. `run` on the folder goes on from it."""
     with folder_lock(out):
         job = Job(recipe, out)
         job.assets()
@@ -127,9 +127,10 @@ class Job:
                     f"{changed[0]} has changed since {self.out} was begun; put the old one back, or choose "
                     "another --out"
                 )
-            console().print(f"{', '.join(changed)} changed: the data are made anew")
-            shutil.rmtree(self.out / "data", ignore_errors=True)
-            self.manifest.forget("data", "check")
+            console().print(f"{', '.join(changed)} changed: data and the base's scores are made anew")
+            for folder in ("data", "work", "samples"):
+                shutil.rmtree(self.out / folder, ignore_errors=True)
+            self.manifest.forget("data", "check", "evaluate:report:base")
         self.manifest.put("hashes", inputs=hashes)
 
     @cached_property
@@ -329,9 +330,11 @@ class Job:
                 suite = self.prompts.report if side == "report" else self.prompts.choose
                 judges = self.judges.reporting() if side == "report" else self.judges.choosing()
                 folder = self.out / "work" / "samples" / side / name
+                # Of the base's weights: taken before a variant stands in their place.
+                identity = f"{self.fingerprint}:{name}:{value:g}"
                 with variant(self.loaded, self.trained(method), value), progress_by_stage() as show:
                     scores = evaluate(
-                        self._policy(name, value),
+                        Policy(identity, self.engine(), self.loaded.model, self.loaded.tokenizer),
                         self._suite(suite),
                         judges,
                         samples_dir=folder,
@@ -349,10 +352,6 @@ class Job:
         if method is None:
             return None
         return self.out / ("models" if self.recipe.training.full else "adapters") / method.name
-
-    def _policy(self, name: str, value: float) -> Policy:
-        identity = f"{self.fingerprint}:{name}:{value:g}"
-        return Policy(identity, self.engine(), self.loaded.model, self.loaded.tokenizer)
 
     def _suite(self, suite: Suite) -> EvaluationSuite:
         asked = self.recipe.evaluation
