@@ -37,7 +37,8 @@ def test_more_work_takes_longer(source: Path, monkeypatch: pytest.MonkeyPatch) -
     assert seconds(plain.model_copy(update={"training": longer})) > base
     unchosen = plain.evaluation.model_copy(update={"choose": False})
     assert seconds(plain.model_copy(update={"evaluation": unchosen})) < base
-    solved = plain.evaluation.model_copy(update={"capability": (*plain.evaluation.capability or (), "arithmetic")})
+    tasks = (*(plain.evaluation.capability or ()), "arithmetic")
+    solved = plain.evaluation.model_copy(update={"capability": tasks})
     assert seconds(plain.model_copy(update={"evaluation": solved})) > base
 
 
