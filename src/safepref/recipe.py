@@ -148,7 +148,7 @@ class EvaluationSection(Section):
     continuation_tokens: Positive = 24
     choose: bool = True
     """Also score the choose split at each strength."""
-    strengths: tuple[Share, ...] = (0.6, 0.8, 1.0)
+    strengths: tuple[Share, ...] = (0.8, 1.0)
     """Strengths tried on the choose split."""
     choose_plain: Positive = 48
     choose_attacked: Positive = 16

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from safepref.data.starter import load_starter
+from safepref.errors import InputError
 from safepref.pipeline.prompts import gather
 from safepref.recipe import load_recipe
 
@@ -49,3 +50,14 @@ def test_arithmetic_can_stand_beside_the_users_own_tasks(tmp_path: Path) -> None
     path.write_text(json.dumps({"question": "Which?", "choices": ["a", "b"], "answer": 0}) + "\n")
     found = gather(load_recipe(None, [f"evaluation.capability=[{path}, arithmetic]"]))
     assert [task.name for task in found.report.capability] == ["mine", "arithmetic"]
+
+
+def test_a_bad_pair_stops_with_its_row_and_the_way_out_or_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    good = [{"prompt": f"q{n}", "chosen": "No.", "rejected": "Yes."} for n in range(3)]
+    rows = [good[0], {"prompt": "q", "chosen": "", "rejected": "Yes."}, *good[1:]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"pairs\.jsonl:2: chosen: empty .*data\.drop_bad=true"):
+        gather(load_recipe(None, [f"data.pairs={path}"]))
+    found = gather(load_recipe(None, [f"data.pairs={path}", "data.drop_bad=true"]))
+    assert [pair.messages[-1]["content"] for pair in found.pairs] == ["q0", "q1", "q2"]

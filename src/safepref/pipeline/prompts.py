@@ -168,13 +168,20 @@ def _ready_pairs(recipe: Recipe) -> list[Pair]:
     if name is None:
         return []
     if Path(name).is_file():
-        pairs = _sound_pairs(Path(name)) if recipe.data.drop_bad else read_pairs(name)
+        pairs = _sound_pairs(Path(name)) if recipe.data.drop_bad else _all_pairs(Path(name))
     elif name.casefold().replace("_", "-") not in SOURCES and ("/" in name or "." in name):
         raise InputError(f"data.pairs {name}: no such file; give a path, or a named set of pairs")
     else:
         pairs, _ = load_pairs(get_source(name).name)
     limit = recipe.data.pairs_limit
     return balanced_sample(pairs, limit, seed=recipe.seed) if limit is not None else pairs
+
+
+def _all_pairs(path: Path) -> list[Pair]:
+    try:
+        return read_pairs(path)
+    except InputError as error:
+        raise InputError(f"{error}; or leave such rows out with data.drop_bad=true") from error
 
 
 def _sound_pairs(path: Path) -> list[Pair]:
