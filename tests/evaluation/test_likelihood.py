@@ -274,6 +274,16 @@ def test_acc_norm_divides_by_the_length_of_the_choice(tmp_path, tokenizer, llama
         assert row["value"] == float(row["prediction"] == row["target"])
 
 
+@pytest.mark.parametrize("family", ["mamba", "llama"])
+def test_a_model_that_cannot_be_packed_is_scored_padded_and_named(tmp_path, tokenizer, family, capsys):
+    file = tmp_path / "arc.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS["arc_easy"]))
+    policy = Policy("p", RuleEngine(str.upper), build(family, tokenizer), tokenizer)
+    run_capability(policy, (read_task(file),), tmp_path / "s")
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("MambaForCausalLM: padded" in said) == (family == "mamba")
+
+
 def test_a_solution_scores_its_geometric_mean_token_probability(tmp_path, tokenizer, llama):
     file = tmp_path / "gsm8k.jsonl"
     rows = [

@@ -26,6 +26,7 @@ from safepref.evaluation.samples import (
 )
 from safepref.evaluation.tasks import CapabilityTask, Row, final_number, gap_parts
 from safepref.generation.base import Sampling
+from safepref.progress import console
 from safepref.statistics import DRAWS, Interval, percentile_interval, resampled_means, wilson
 
 TOKEN_LIKELIHOOD = "token_likelihood"
@@ -64,6 +65,8 @@ def run_capability(
             rows = _likelihood(lm, task, progress)
         write_samples(samples_dir, f"capability.{task.name}", rows)
         scored[task.name] = [row["value"] for row in rows]
+    if lm is not None and scored and not lm.engine.packed:
+        console().print(f"  {lm.engine.line}")
     return _summary(tasks, scored, skipped, seed, draws)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from safepref.errors import InputError
 from safepref.logprobs.packing import LAYOUT_VERSION, Shape, shape_of
-from safepref.logprobs.route import evaluating, reorder, without_adapters
+from safepref.logprobs.route import PACKED, evaluating, reorder, without_adapters
 from safepref.logprobs.rows import TokenRow
 from safepref.logprobs.selftest import choose
 
@@ -79,6 +79,11 @@ class LogprobEngine:
     def graph(self) -> str:
         """The computation's name; log-probs from different graphs differ in rounding."""
         return f"{self.route.layout}/{self.route.head.name}/{LAYOUT_VERSION}"
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows share their prompts; else every completion is run with its own."""
+        return self.route.layout in PACKED
 
     def completion_logps(self, rows: Sequence[TokenRow], *, chunk: int | None = None) -> CompletionLogps:
         """Summed log-probs of every completion, differentiable.
