@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from safepref.logprobs.route import unwrap
+
 
 class RoomyLayer(DynamicLayer):
     """A layer's keys and values (B, G, S, d), the first S places of a block with room for `room` tokens."""
@@ -68,11 +70,10 @@ def has_plain_attention(model: Any) -> bool:
     """Whether every layer keeps the keys and values of all tokens, and takes a mask with holes in it."""
     config = model.config.get_text_config()
     layers = DynamicCache(config=model.config).layers
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return (
         len(layers) == getattr(config, "num_hidden_layers", None)
         and all(type(layer) is DynamicLayer for layer in layers)
-        and bool(getattr(base, "_supports_attention_backend", False))
+        and bool(getattr(unwrap(model), "_supports_attention_backend", False))
     )
 
 

@@ -110,9 +110,8 @@ class Builder:
             if not self.refuses(prompt.text, answers[prompt.id].text)
             and not degenerate(answers[prompt.id].text)
         ][:wanted]
-        harmful = sum(pair.kind == "harmful" for pair in built.pairs)
-        weight = min(1.0, harmful / 2 / len(kept)) if kept and harmful else 1.0
         taught = [pair.chosen for pair in built.pairs if pair.kind == "harmful"]
+        weight = min(1.0, len(taught) / 2 / len(kept)) if kept and taught else 1.0
         for prompt in kept:
             refusal = Completion(self._over_refusal(prompt, taught), 0, False)
             pair = _pair(prompt, answers[prompt.id], refusal, "harmless")
