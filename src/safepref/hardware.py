@@ -52,6 +52,15 @@ def release_memory() -> None:
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def memory_bytes(device: torch.device) -> int:
+    """All memory of a device, free or not; the system's where the device shares it."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
 def cpu_flags() -> frozenset[str]:
     """Instruction-set flags of the first processor; empty where the system does not tell."""
     try:

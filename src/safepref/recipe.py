@@ -120,7 +120,8 @@ class JudgeSection(Section):
 class GenerationSection(Section):
     """How answers are generated."""
 
-    batch_size: Positive = 64
+    batch_size: Positive = 256
+    """Most rows decoded together; fewer where memory is short."""
 
 
 class EvaluationSection(Section):

@@ -20,7 +20,7 @@ from safepref.generation.resumable import answer_all
 from safepref.store import read_jsonl, write_jsonl
 
 RESUME = ".resume"
-BLOCK = 64
+BLOCK = 256
 """Conversations handed to the engine at once, and so the most in a batch: what a kill can lose."""
 
 

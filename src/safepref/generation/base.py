@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,3 +45,11 @@ class Engine(Protocol):
     ) -> list[Completion]:
         """One completion for each conversation, in the order given."""
         ...
+
+
+def evenly(count: int, most: int) -> int:
+    """The size of the next of as few parts as can be, all alike, that hold `count` items, at most `most` each.
+
+    A small last batch would cost nearly as much time as a full one.
+    """
+    return math.ceil(count / math.ceil(count / most))

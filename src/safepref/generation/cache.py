@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -77,22 +78,59 @@ def has_plain_attention(model: Any) -> bool:
     )
 
 
-def roomy_cache(model: Any, room: int) -> Cache:
-    """An empty cache with room for `room` tokens in each row."""
+def roomy_cache(model: Any, room: int) -> Any:
+    """An empty transformers `Cache` with room for `room` tokens in each row."""
     count = model.config.get_text_config().num_hidden_layers
     return Cache(layers=[RoomyLayer(room) for _ in range(count)])
 
 
 @torch.inference_mode()
-def read_once(model: Any, beginning: Sequence[int], rows: int, room: int) -> Cache:
-    """A cache of `rows` rows that have read `beginning`, which was run in one row only."""
-    device = next(model.parameters()).device
-    cache = roomy_cache(model, room)
+def read_once(model: Any, beginning: Sequence[int]) -> Any:
+    """A cache of one row that has read `beginning`."""
+    cache = roomy_cache(model, len(beginning))
     model(
-        input_ids=torch.tensor([list(beginning)], device=device),
+        input_ids=torch.tensor([list(beginning)], device=next(model.parameters()).device),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    cache.batch_select_indices(torch.zeros(rows, dtype=torch.long, device=device))
     return cache
+
+
+def repeated(model: Any, cache: Any, rows: int, room: int) -> Any:
+    """A roomy cache of one row, as `rows` equal rows with room for `room` tokens."""
+    whole = roomy_cache(model, room)
+    for layer, one in zip(whole.layers, cache.layers, strict=True):
+        layer.update(*(side.expand(rows, -1, -1, -1) for side in _states(one)))
+    return whole
+
+
+def stacked(model: Any, caches: Sequence[Any], room: int) -> Any:
+    """The rows of several roomy caches in one, with room for `room` tokens: all end in the same column.
+
+    Columns before a cache's first are zero, so that a mask is enough to hide them.
+    """
+    whole = roomy_cache(model, room)
+    for layer, *parts in zip(whole.layers, *(cache.layers for cache in caches), strict=True):
+        filled = max(part.get_seq_length() for part in parts)
+        keys, values = (
+            torch.cat([F.pad(x, (0, 0, filled - x.shape[2], 0)) for x in side])
+            for side in zip(*map(_states, parts), strict=True)
+        )
+        layer.update(keys, values)
+    return whole
+
+
+def _states(layer: Any) -> tuple[Tensor, Tensor]:
+    """Keys and values of all tokens written so far."""
+    return layer.keys, layer.values
+
+
+def token_bytes(model: Any) -> int:
+    """Bytes that one token's keys and values take in all layers, at most."""
+    config = model.config.get_text_config()
+    queries = config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or queries
+    width = getattr(config, "head_dim", None) or config.hidden_size // queries
+    itemsize = int(next(model.parameters()).dtype.itemsize)
+    return 2 * int(config.num_hidden_layers) * int(heads) * int(width) * itemsize

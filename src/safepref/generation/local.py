@@ -1,7 +1,8 @@
 """Generation with a transformers model on this machine.
 
-Prompts are deduplicated, sorted by length and decoded in batches; what all of a batch begin with is read
-once, and rows leave the batch when they have ended their turn. Sampling draws from one random stream for each
+Prompts are deduplicated, sorted by length and decoded in batches, as large as memory allows: a step's cost
+hardly grows with its rows until there are some hundreds. What all of a batch begin with is read once, and
+rows leave the batch when they have ended their turn. Sampling draws from one random stream for each
 prompt, keyed by seed and token ids, so an answer does not depend on which other prompts share its batch.
 """
 
@@ -14,15 +15,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from transformers import DynamicCache
 
 from safepref.data.limits import Limits, Truncation, fit_prompt
 from safepref.data.records import Message
 from safepref.data.render import render_prompt, renderer
 from safepref.errors import InputError
-from safepref.generation.base import Completion, Progress, Sampling
-from safepref.generation.cache import has_plain_attention, read_once, roomy_cache
-from safepref.hardware import release_memory
+from safepref.generation.base import Completion, Progress, Sampling, evenly
+from safepref.generation.cache import (
+    has_plain_attention,
+    read_once,
+    repeated,
+    roomy_cache,
+    stacked,
+    token_bytes,
+)
+from safepref.hardware import memory_bytes, release_memory
 from safepref.logprobs.packing import shared_beginning
 from safepref.logprobs.route import unwrap
 from safepref.models import LoadedModel
@@ -30,6 +39,10 @@ from safepref.progress import console
 
 KEPT = 0.9
 """Rows that have ended stay in the batch until at most this share of it is still going."""
+READ_TOKENS = 2048
+"""Prompt tokens run together, padding included."""
+CACHE_SHARE = 8
+"""The keys and values of a batch may take one part in so many of the device's memory."""
 
 
 class LocalEngine:
@@ -37,7 +50,8 @@ class LocalEngine:
 
     Args:
         loaded: model and tokenizer; an adapter may be attached or scaled between calls.
-        batch_size: rows decoded together.
+        batch_size: most rows decoded together; fewer where their keys and values would fill more than an
+            eighth of the device's memory.
         system: system prompt put before conversations that have none; null leaves the template's own.
         prompt_limit: longest prompt in tokens, where the model has room for as many and for the answer;
             longer ones keep their first token and their end, and are counted once in a note.
@@ -83,13 +97,24 @@ class LocalEngine:
             copies[ids] = copies.get(ids, 0) + 1
         order = sorted(copies, key=lambda ids: (-len(ids), ids))
         done: dict[tuple[int, ...], list[int]] = {}
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            done |= dict(zip(batch, self._decode(batch, sampling), strict=True))
-            if progress is not None:
-                progress(sum(copies[ids] for ids in batch))
+        start = 0
+        while start < len(order):
+            most = self._rows(len(order[start]) + sampling.max_new_tokens)
+            batch = order[start : start + evenly(len(order) - start, most)]
+            start += len(batch)
+
+            def ended(rows: Sequence[int], batch: Sequence[tuple[int, ...]] = batch) -> None:
+                if progress is not None and rows:
+                    progress(sum(copies[batch[row]] for row in rows))
+
+            done |= dict(zip(batch, self._decode(batch, sampling, ended), strict=True))
         release_memory()  # each batch's keys and values have another size and leave holes of theirs
         return [self._completion(done[ids], sampling) for ids in prompts]
+
+    def _rows(self, length: int) -> int:
+        """Rows of `length` tokens that are decoded together; the same on every run on this machine."""
+        fit = memory_bytes(self.loaded.device) // CACHE_SHARE // (length * token_bytes(self.loaded.model))
+        return max(1, min(self.batch_size, fit))
 
     def _prompts(self, conversations: Sequence[Sequence[Message]], room: int) -> list[tuple[int, ...]]:
         """Token ids within the limit, with `room` tokens left for the answer."""
@@ -132,40 +157,32 @@ class LocalEngine:
         return {token for token in stops if token is not None}
 
     @torch.inference_mode()
-    def _decode(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> list[list[int]]:
-        """New tokens of each prompt. Rows that have ended are dropped some at a time: each drop copies."""
-        model, device = self.loaded.model, self.loaded.device
-        shared, cache = self._begin(prompts, sampling.max_new_tokens)
-        width = max(map(len, prompts)) - shared
-        pad = self.loaded.tokenizer.pad_token_id or 0
-        own = [list(p[shared:]) for p in prompts]
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in own], device=device)
-        mask = torch.tensor(
-            [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in own], device=device
-        )
-        positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    def _decode(
+        self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, on_end: Callable[[Sequence[int]], None]
+    ) -> list[list[int]]:
+        """New tokens of each prompt. Rows that have ended are dropped some at a time: each drop copies.
+
+        Args:
+            on_end: called with the numbers of the rows that have just ended.
+        """
+        device = self.loaded.device
         choose = _chooser(prompts, sampling)
         stops = self._stops()
         answers: list[list[int]] = [[] for _ in prompts]
         alive = list(range(len(prompts)))
         ended: set[int] = set()
-        step_ids, step_positions = ids, positions[:, shared:]
-        for _ in range(sampling.max_new_tokens):
-            out = model(
-                input_ids=step_ids,
-                attention_mask=mask,
-                position_ids=step_positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache = out.past_key_values
-            tokens = choose(out.logits[:, -1].float(), alive)
+        logits, cache, mask = self._read(prompts, sampling.max_new_tokens)
+        positions = mask.sum(-1, keepdim=True) - 1
+        for left in reversed(range(sampling.max_new_tokens)):
+            tokens = choose(logits, alive)
+            fresh = []
             for row, token in zip(alive, tokens, strict=True):
                 if row not in ended:
                     answers[row].append(token)
-                    if token in stops:
-                        ended.add(row)
+                    if token in stops or not left:
+                        fresh.append(row)
+            ended.update(fresh)
+            on_end(fresh)
             if len(ended) == len(prompts):
                 break
             keep = [place for place, row in enumerate(alive) if row not in ended]
@@ -173,23 +190,74 @@ class LocalEngine:
                 index = torch.tensor(keep, device=device)
                 # Recurrent layers of hybrid models know only the second way.
                 (cache.batch_select_indices if self._plain else cache.reorder_cache)(index)
-                mask, step_positions = mask[index], step_positions[index]
+                mask, positions = mask[index], positions[index]
                 alive = [alive[place] for place in keep]
                 tokens = [tokens[place] for place in keep]
-            step_ids = torch.tensor(tokens, device=device)[:, None]
-            step_positions = step_positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+            positions = positions + 1
+            logits, cache = self._run(torch.tensor(tokens, device=device)[:, None], mask, positions, cache)
         return answers
 
-    def _begin(self, prompts: Sequence[tuple[int, ...]], new: int) -> tuple[int, Any]:
-        """How many tokens of every prompt are read already, and the cache that has read them."""
+    def _read(self, prompts: Sequence[tuple[int, ...]], new: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """The next token's logits (B, V), the cache and the mask (B, S) after the prompts.
+
+        What all of them begin with is run once, the rest in groups of like length, as their padding is run.
+        """
         if not self._plain:
-            return 0, DynamicCache(config=self.loaded.model.config)
-        room = max(map(len, prompts)) + new
+            return self._read_group(prompts, 0, DynamicCache(config=self.loaded.model.config))
         shared = shared_beginning(prompts)
-        if shared == 0:
-            return 0, roomy_cache(self.loaded.model, room)
-        return shared, read_once(self.loaded.model, prompts[0][:shared], len(prompts), room)
+        model, width = self.loaded.model, max(map(len, prompts))
+        beginning = read_once(model, prompts[0][:shared]) if shared else None
+        logits, caches, masks = [], [], []
+        for group in _groups(prompts, shared):
+            room = max(map(len, group))
+            cache = repeated(model, beginning, len(group), room) if beginning else roomy_cache(model, room)
+            after, cache, mask = self._read_group(group, shared, cache)
+            logits.append(after)
+            caches.append(cache)
+            masks.append(F.pad(mask, (width - mask.shape[1], 0)))
+        return torch.cat(logits), stacked(model, caches, width + new), torch.cat(masks)
+
+    def _read_group(
+        self, prompts: Sequence[tuple[int, ...]], shared: int, cache: Any
+    ) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """Run prompts, whose first `shared` tokens the cache has read, padded on the left behind these."""
+        device, pad = self.loaded.device, self.loaded.tokenizer.pad_token_id or 0
+        width = max(map(len, prompts)) - shared
+        own = [list(p[shared:]) for p in prompts]
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in own], device=device)
+        mask = torch.tensor(
+            [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in own], device=device
+        )
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, shared:]
+        logits, cache = self._run(ids, mask, positions, cache)
+        return logits, cache, mask
+
+    def _run(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """Logits (B, V) fp32 behind the last of the new tokens, and the cache that has read them."""
+        out = self.loaded.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float(), out.past_key_values
+
+
+def _groups(prompts: Sequence[tuple[int, ...]], shared: int) -> list[Sequence[tuple[int, ...]]]:
+    """Neighbours that are run together: at most `READ_TOKENS` with their padding, if the rows allow."""
+    groups, start, widest = [], 0, 0
+    for at, prompt in enumerate(prompts):
+        widest = max(widest, len(prompt) - shared)
+        if at > start and (at + 1 - start) * widest > READ_TOKENS:
+            groups.append(prompts[start:at])
+            start, widest = at, len(prompt) - shared
+    groups.append(prompts[start:])
+    return groups
 
 
 def _chooser(

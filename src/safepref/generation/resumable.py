@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safepref.data.records import Message
 from safepref.errors import InputError
-from safepref.generation.base import Completion, Engine, Progress, Sampling
+from safepref.generation.base import Completion, Engine, Progress, Sampling, evenly
 
 
 def answer_all(
@@ -22,13 +22,13 @@ def answer_all(
     sampling: Sampling,
     path: Path,
     *,
-    chunk: int = 64,
+    chunk: int = 256,
     progress: Progress | None = None,
 ) -> dict[str, Completion]:
     """Answer every (id, conversation), keeping finished chunks in `path` (JSON lines).
 
     Args:
-        conversations: ids must be distinct. They are decoded longest first, `chunk` at a time.
+        conversations: ids must be distinct. They are decoded longest first, at most `chunk` at a time.
 
     Returns:
         Completions by id.
@@ -39,8 +39,10 @@ def answer_all(
         raise InputError(f"{path}: prompts with equal ids cannot be answered apart")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream:
-        for start in range(0, len(order), chunk):
-            part = order[start : start + chunk]
+        start = 0
+        while start < len(order):
+            part = order[start : start + evenly(len(order) - start, chunk)]
+            start += len(part)
             if all(key in done for key, _ in part):
                 if progress is not None:
                     progress(len(part))
