@@ -90,7 +90,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recip
 
     seen: list[tuple[Recipe, Path]] = []
 
-    def begin(recipe: Recipe, out: Path) -> Path:
+    def begin(recipe: Recipe, out: Path, *, workers: int | None) -> Path:
         seen.append((recipe, out))
         raise InputError("begun")
 

@@ -41,6 +41,9 @@ CTRL_C = 130
 
 RecipeArg = Annotated[Path | None, typer.Argument(help="YAML recipe; the embedded default when left out.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="key=value laid on top of the recipe.")]
+WorkersOpt = Annotated[
+    int | None, typer.Option(min=1, help="Processes that train and evaluate side by side; fits the machine.")
+]
 JsonOpt = Annotated[Path, typer.Option("--json", help="Where the result is written.")]
 
 
@@ -84,6 +87,7 @@ def run(
     model: Annotated[str | None, typer.Option(help="Hub id, folder, or the embedded default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; an existing run goes on.")] = None,
     settings: SetOpt = None,
+    workers: WorkersOpt = None,
     manifest: Annotated[Path | None, typer.Option("--from", help="Repeat the run of a manifest.")] = None,
 ) -> None:
     """The main job: data, training, evaluation, report. The same command again continues a stopped run."""
@@ -101,7 +105,7 @@ def run(
     from safepref.report import print_summary
     from safepref.store import read_json
 
-    print_summary(read_json(start(chosen, folder)))
+    print_summary(read_json(start(chosen, folder, workers=workers)))
 
 
 @app.command()
@@ -111,13 +115,14 @@ def train(
     model: Annotated[str | None, typer.Option(help="Hub id, folder, or the embedded default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; an existing run goes on.")] = None,
     settings: SetOpt = None,
+    workers: WorkersOpt = None,
 ) -> None:
     """Data and training alone; `safepref run` on the same folder goes on with the evaluation."""
     chosen = _chosen(recipe, out, methods, model, settings)
     folder = _folder(chosen.name, out, methods, model, settings)
     from safepref.pipeline.run import train as start
 
-    typer.echo(start(chosen, folder))
+    typer.echo(start(chosen, folder, workers=workers))
 
 
 @app.command()

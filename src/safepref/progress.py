@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -23,6 +26,8 @@ Advance = Callable[[int], None]
 
 QUIET_SECONDS = 10.0
 """Without a terminal, at most one line in this time."""
+SENT_SECONDS = 0.5
+"""A worker sends its counts at most this often."""
 
 
 def duration(seconds: float) -> str:
@@ -35,28 +40,137 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker has to say: a line, or how far it is."""
+
+    who: str
+    text: str
+    """A line, or the title of what is counted."""
+    done: int = 0
+    total: int | None = None
+    """Null for a line."""
+
+
+class _Lines(io.StringIO):
+    """A file whose lines are sent off."""
+
+    def __init__(self, send: Callable[[str], None]) -> None:
+        super().__init__()
+        self.send = send
+        self.rest = ""
+
+    def write(self, text: str) -> int:
+        """Send what is whole."""
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self.send(line)
+        return len(text)
+
+
+_relay: list[tuple[Callable[[Report], None], str]] = []
+
+
+@contextmanager
+def relay(send: Callable[[Report], None], who: str) -> Iterator[None]:
+    """Send progress and notes of this process elsewhere while the block runs, in the name of `who`."""
+    _relay.append((send, who))
+    try:
+        yield
+    finally:
+        _relay.pop()
+
+
 def console() -> Console:
     """Where progress and notes are written: standard error, so that standard output stays for results."""
+    if _relay:
+        send, who = _relay[-1]
+        lines = _Lines(lambda line: send(Report(who, line)))
+        return Console(file=lines, highlight=False, soft_wrap=True, force_terminal=False)
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def track(title: str, total: int) -> Iterator[Advance]:
     """Show a task of `total` items while the block runs; call the yielded function with finished counts."""
-    if console().is_terminal:
-        columns = (
-            TextColumn("{task.description:<28}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console()) as bar:
+    if _relay:
+        yield _sent(title, total)
+    elif console().is_terminal:
+        with _bars() as bar:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.advance(task, count)
+    else:
+        yield _lines(title, total)
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<36}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console(),
+    )
+
+
+def _sent(title: str, total: int) -> Advance:
+    send, who = _relay[-1]
+    done, last = 0, 0.0
+    send(Report(who, title, 0, total))
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if done >= total or now - last > SENT_SECONDS:
+            last = now
+            send(Report(who, title, done, total))
+
+    return advance
+
+
+@contextmanager
+def board() -> Iterator[Callable[[Report], None]]:
+    """Show what several workers report, a bar or a run of lines for each; call the yielded function."""
+    if not console().is_terminal:
+        yield _labelled_lines()
         return
-    yield _lines(title, total)
+    with _bars() as bar:
+        tasks: dict[str, tuple[str, TaskID]] = {}
+
+        def show(report: Report) -> None:
+            name = f"{report.who}: {report.text}"
+            if report.total is None:
+                bar.console.print(f"{report.who}: {report.text.strip()}", markup=False)
+                return
+            known = tasks.get(report.who)
+            if known is None or known[0] != report.text:
+                if known is not None:
+                    bar.remove_task(known[1])
+                tasks[report.who] = (report.text, bar.add_task(name, total=report.total))
+            bar.update(tasks[report.who][1], completed=report.done)
+
+        yield show
+
+
+def _labelled_lines() -> Callable[[Report], None]:
+    counters: dict[tuple[str, str], tuple[Advance, int]] = {}
+
+    def show(report: Report) -> None:
+        if report.total is None:
+            print(f"  {report.who}: {report.text.strip()}", file=sys.stderr, flush=True)
+            return
+        key = (report.who, report.text)
+        if report.done == 0 or key not in counters:
+            counters[key] = (_lines(f"{report.who}: {report.text}", report.total), 0)
+        advance, before = counters[key]
+        counters[key] = (advance, report.done)
+        if report.done > before:
+            advance(report.done - before)
+
+    return show
 
 
 def _lines(title: str, total: int) -> Advance:

@@ -22,9 +22,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def seconds(recipe: Recipe, methods: int = 2) -> float:
+def seconds(recipe: Recipe, methods: int = 2, workers: int = 1) -> float:
     loaded = load_model(recipe.model.id, dtype="float32", device="cpu")
-    return module.forecast(recipe, loaded, gather(recipe), methods)
+    return module.forecast(recipe, loaded, gather(recipe), methods, workers)
 
 
 def test_more_work_takes_longer(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +33,7 @@ def test_more_work_takes_longer(source: Path, monkeypatch: pytest.MonkeyPatch) -
     base = seconds(plain)
     assert base > 0
     assert seconds(plain, methods=4) > base
+    assert seconds(plain, workers=2) < base
     longer = plain.training.model_copy(update={"epochs": 3.0})
     assert seconds(plain.model_copy(update={"training": longer})) > base
     unchosen = plain.evaluation.model_copy(update={"choose": False})

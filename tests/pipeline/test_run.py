@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
-from tiny_run import tiny_recipe, write_inputs
+from tiny_run import start, tiny_recipe, write_inputs
 
 from safepref.errors import InputError, NegativeResult
 from safepref.pipeline.run import run, train
@@ -30,7 +32,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed run."""
     out = tmp_path_factory.mktemp("runs") / "plain"
-    run(tiny_recipe(source), out)
+    start(tiny_recipe(source), out)
     return out
 
 
@@ -134,3 +136,62 @@ def test_a_run_killed_in_a_stage_ends_with_the_same_results(
     assert not list(out.rglob("*.part"))
     hashes = [read_json(folder / "manifest.json")["hashes"] for folder in (out, finished)]
     assert hashes[0]["model"] == hashes[1]["model"]
+
+
+def test_workers_side_by_side_end_with_the_same_results(
+    source: Path, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    start(tiny_recipe(source), out, workers=2)
+    assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+    for method in ("dpo", "kto"):
+        name = Path("adapters") / method / "adapter_model.safetensors"
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    manifest = read_json(out / "manifest.json")
+    assert {stage["status"] for stage in manifest["stages"]} == {"done"}
+    printed = capfd.readouterr().err
+    assert "kto: Train: KTO" in printed
+    assert "dpo@0.5: judge keyword-refusal: " in printed
+
+
+def test_a_worker_ended_from_outside_is_named_and_the_run_goes_on(
+    source: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    begun = subprocess.Popen([*PROGRAM, str(source), str(out), "--workers"], stderr=subprocess.PIPE)
+    worker = next_worker(begun.pid)
+    worker.kill()
+    _, said = begun.communicate()
+    assert begun.returncode == 1
+    assert "its process was ended from outside (exit code -9)" in said.decode()
+    assert "interrupted" in {stage["status"] for stage in read_json(out / "manifest.json")["stages"]}
+    start(tiny_recipe(source), out)
+    assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_workers_end_with_the_run_that_is_killed(source: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    begun = subprocess.Popen([*PROGRAM, str(source), str(out), "--workers"], stderr=subprocess.DEVNULL)
+    worker = next_worker(begun.pid)
+    begun.kill()
+    begun.wait()
+    worker.wait(timeout=60)
+    start(tiny_recipe(source), out)
+    assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_an_error_in_a_worker_is_the_runs_error(source: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(source)
+    training = recipe.training.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(InputError, match=r"the loss is .* lower training\.learning_rate"):
+        run(recipe.model_copy(update={"training": training}), tmp_path / "run", workers=2)
+
+
+def next_worker(parent: int) -> psutil.Process:
+    """A worker of the run that has been given work; waits for it."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for child in psutil.Process(parent).children():
+            if "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 3:
+                return child
+    raise AssertionError("no worker came")

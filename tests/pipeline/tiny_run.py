@@ -1,6 +1,7 @@
 """A two-layer model on disk and a recipe that goes through every stage in seconds; a program to be killed.
 
-python tiny_run.py FOLDER OUT [STAGE] runs the recipe; with STAGE it kills itself when that is under way.
+python tiny_run.py FOLDER OUT [STAGE] runs the recipe; with STAGE it kills itself when that is under way, with
+--workers in its place two processes train and evaluate.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.run import run
 from safepref.recipe import Recipe, parse_recipe
 
@@ -98,15 +100,21 @@ def tiny_recipe(folder: Path, **changes: object) -> Recipe:
     return parse_recipe({**values, **changes}, "tiny recipe")
 
 
+def start(recipe: Recipe, out: Path, workers: int = 1) -> None:
+    """Run it with one thread in every process, so that equal results do not hang on how sums are split."""
+    out.mkdir(parents=True, exist_ok=True)
+    Manifest(out, recipe).put("plan", dtype="float32", threads=1, worker_threads=1)
+    run(recipe, out, workers=workers)
+
+
 @contextmanager
 def killed_in(stage: str) -> Iterator[None]:
     """Kill this process, with no chance to clean up, in the middle of `stage`.
 
     That is at its first progress, or, where it reports none, before it is marked as done.
     """
-    import safepref.pipeline.run as pipeline
+    import safepref.pipeline.job as pipeline
     from safepref import progress
-    from safepref.pipeline.manifest import Manifest
 
     plain, track = Manifest.stage, progress.track
     under_way = [""]
@@ -137,8 +145,9 @@ def killed_in(stage: str) -> Iterator[None]:
 
 if __name__ == "__main__":
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    if len(sys.argv) > 3:
-        with killed_in(sys.argv[3]):
-            run(tiny_recipe(source), target)
+    stage = sys.argv[3] if len(sys.argv) > 3 else None
+    if stage is None or stage == "--workers":
+        start(tiny_recipe(source), target, workers=1 if stage is None else 2)
     else:
-        run(tiny_recipe(source), target)
+        with killed_in(stage):
+            start(tiny_recipe(source), target)

@@ -48,7 +48,7 @@ class Engine(Protocol):
 
 
 def evenly(count: int, most: int) -> int:
-    """The size of the next of as few parts as can be, all alike, that hold `count` items, at most `most` each.
+    """The size of the next of as few like parts as can be that hold `count` items, at most `most` each.
 
     A small last batch would cost nearly as much time as a full one.
     """

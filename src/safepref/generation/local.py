@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -102,12 +103,9 @@ class LocalEngine:
             most = self._rows(len(order[start]) + sampling.max_new_tokens)
             batch = order[start : start + evenly(len(order) - start, most)]
             start += len(batch)
-
-            def ended(rows: Sequence[int], batch: Sequence[tuple[int, ...]] = batch) -> None:
-                if progress is not None and rows:
-                    progress(sum(copies[batch[row]] for row in rows))
-
-            done |= dict(zip(batch, self._decode(batch, sampling, ended), strict=True))
+            asked = sum(copies[ids] for ids in batch)
+            told = _told(asked, progress)
+            done |= dict(zip(batch, self._decode(batch, sampling, told), strict=True))
         release_memory()  # each batch's keys and values have another size and leave holes of theirs
         return [self._completion(done[ids], sampling) for ids in prompts]
 
@@ -158,12 +156,12 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _decode(
-        self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, on_end: Callable[[Sequence[int]], None]
+        self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, on_step: Callable[[float], None]
     ) -> list[list[int]]:
         """New tokens of each prompt. Rows that have ended are dropped some at a time: each drop copies.
 
         Args:
-            on_end: called with the numbers of the rows that have just ended.
+            on_step: called after each token with the share of the work that is done, 1 at the end.
         """
         device = self.loaded.device
         choose = _chooser(prompts, sampling)
@@ -173,17 +171,16 @@ class LocalEngine:
         ended: set[int] = set()
         logits, cache, mask = self._read(prompts, sampling.max_new_tokens)
         positions = mask.sum(-1, keepdim=True) - 1
-        for left in reversed(range(sampling.max_new_tokens)):
+        for step in range(1, sampling.max_new_tokens + 1):
             tokens = choose(logits, alive)
-            fresh = []
             for row, token in zip(alive, tokens, strict=True):
                 if row not in ended:
                     answers[row].append(token)
-                    if token in stops or not left:
-                        fresh.append(row)
-            ended.update(fresh)
-            on_end(fresh)
-            if len(ended) == len(prompts):
+                    if token in stops:
+                        ended.add(row)
+            share = len(ended) / len(prompts)
+            on_step(share + (1 - share) * step / sampling.max_new_tokens)
+            if len(ended) == len(prompts) or step == sampling.max_new_tokens:
                 break
             keep = [place for place, row in enumerate(alive) if row not in ended]
             if len(keep) <= KEPT * len(alive):
@@ -258,6 +255,20 @@ def _groups(prompts: Sequence[tuple[int, ...]], shared: int) -> list[Sequence[tu
             start, widest = at, len(prompt) - shared
     groups.append(prompts[start:])
     return groups
+
+
+def _told(total: int, progress: Progress | None) -> Callable[[float], None]:
+    """Turns the share of a batch of `total` conversations that is done into counts for `progress`."""
+    done = 0
+
+    def on_step(share: float) -> None:
+        nonlocal done
+        new = math.floor(share * total + 1e-9) - done
+        if progress is not None and new > 0:
+            done += new
+            progress(new)
+
+    return on_step
 
 
 def _chooser(

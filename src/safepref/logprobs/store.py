@@ -4,7 +4,7 @@ An entry's key is the SHA-256 of what determines its value: the model's weights 
 and its template, dtype, device kind and computation graph (together the fingerprint), and the token ids of
 prompt and completion. Loss, learning rate and paths are not in it. Entries come in shards, each written
 whole or not at all under the name of its own hash, so that a kill at any time loses at most the shard in
-work, two processes may write at once, and damage is found when a shard is read.
+work, two processes do the work once, and damage is found when a shard is read.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors.numpy import load, save
 from torch import Tensor, nn
 
@@ -90,6 +92,14 @@ class ReferenceStore:
         )
         with atomic_write(self._shards(fingerprint) / f"{sha256_bytes(content)}.safetensors", "wb") as stream:
             stream.write(content)
+
+    @contextmanager
+    def claimed(self, fingerprint: str) -> Iterator[None]:
+        """Hold a fingerprint: who comes next waits, and then finds what the first has computed."""
+        folder = self._shards(fingerprint)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            yield
 
     def _shards(self, fingerprint: str) -> Path:
         return self.folder / fingerprint[:32]
@@ -195,12 +205,12 @@ def reference_logps(
     """
     engine.route.limits.check(rows)
     identity = sha256_json([fingerprint or model_fingerprint(engine.model), _setting(engine)])
-    known = store.read(identity)
     keys = [[completion_key(identity, row.prompt_ids, c) for c in row.completions] for row in rows]
-    missing = [r for r in range(len(rows)) if any(key not in known for key in keys[r])]
-    if progress is not None:
-        progress(len(rows) - len(missing))
-    with evaluating(engine.model), without_adapters(engine.model):
+    with store.claimed(identity), evaluating(engine.model), without_adapters(engine.model):
+        known = store.read(identity)
+        missing = [r for r in range(len(rows)) if any(key not in known for key in keys[r])]
+        if progress is not None:
+            progress(len(rows) - len(missing))
         for members in _shards(rows, missing):
             fresh = _compute(engine, [(rows[r], keys[r]) for r in members], known)
             store.append(identity, fresh)

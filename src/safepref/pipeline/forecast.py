@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -24,9 +26,11 @@ CHARACTERS = 4.0
 """Characters of English text to a token."""
 
 
-def forecast(recipe: Recipe, loaded: LoadedModel, prompts: Prompts, methods: int) -> float:
-    """Seconds that data, training and evaluation take; wrong by perhaps a third."""
-    forward, decode = _rates(loaded, recipe)
+def forecast(recipe: Recipe, loaded: LoadedModel, prompts: Prompts, methods: int, workers: int = 1) -> float:
+    """Seconds that data, training and evaluation take with so many workers; wrong by perhaps a third."""
+    _, together = _rates(loaded, recipe)
+    with _threads(max(1, torch.get_num_threads() // workers)):
+        forward, decode = (workers * rate for rate in _rates(loaded, recipe))
     data, training, asked = recipe.data, recipe.training, recipe.evaluation
     answers = 1.6 * data.harmful + 1.5 * data.harmless + 1.2 * data.general
     pairs = data.harmful + data.harmless + len(prompts.pairs)
@@ -38,12 +42,22 @@ def forecast(recipe: Recipe, loaded: LoadedModel, prompts: Prompts, methods: int
     report = _suite(recipe, prompts.report, forward, decode)
     choose = _suite(recipe, prompts.choose, forward, decode)
     return (
-        answers * data.answer_tokens / decode
+        answers * data.answer_tokens / together
         + reference
         + methods * training.epochs * epoch
         + (methods + 1.5) * report
         + methods * strengths * choose
     )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float:

@@ -59,9 +59,18 @@ class Manifest:
                 "plan": {},
                 "hashes": {},
                 "forecast_seconds": None,
+                "seconds": 0.0,
                 "stages": [],
             }
+        spent = sum(stage["seconds"] for stage in self.data["stages"])
+        self._before, self._opened = self.data.get("seconds", spent), time.monotonic()
+        self._begun: dict[str, float] = {}
         self._save()
+
+    @classmethod
+    def copy_of(cls, folder: Path, recipe: Recipe) -> Manifest:
+        """A worker's copy: it knows what has been done and what was planned, and never writes."""
+        return _Copy(folder, recipe)
 
     def put(self, section: str, **values: Any) -> None:
         """Lay values into a section (`hardware`, `plan`, `hashes`) and save."""
@@ -81,26 +90,37 @@ class Manifest:
         if self.done(name):
             yield False
             return
-        row = next((stage for stage in self.data["stages"] if stage["name"] == name), None)
-        if row is None:
-            row = {"name": name, "status": "running", "seconds": 0.0}
-            self.data["stages"].append(row)
-        row["status"] = "running"
-        self._save()
+        self.begin(name)
         console().print(f"[bold]{title}[/bold]")
-        start = time.monotonic()
+        status = "interrupted"
         try:
             yield True
-            row["status"] = "done"
-        except BaseException:
-            row["status"] = "interrupted"
-            raise
+            status = "done"
         finally:
-            row["seconds"] = round(row["seconds"] + time.monotonic() - start, 2)
-            self._save()
+            self.end(name, status)
             gc.collect()
             release_memory()
-        console().print(f"  {name}: {duration(row['seconds'])}")
+        console().print(f"  {name}: {duration(self._row(name)['seconds'])}")
+
+    def begin(self, name: str) -> None:
+        """A stage is under way."""
+        if not any(row["name"] == name for row in self.data["stages"]):
+            self.data["stages"].append({"name": name, "status": "running", "seconds": 0.0})
+        self._row(name)["status"] = "running"
+        self._begun[name] = time.monotonic()
+        self._save()
+
+    def end(self, name: str, status: str, seconds: float | None = None) -> None:
+        """A stage has ended, after so many seconds where they are known better than from here."""
+        row = self._row(name)
+        taken = time.monotonic() - self._begun.pop(name) if seconds is None else seconds
+        row["status"] = status
+        row["seconds"] = round(row["seconds"] + taken, 2)
+        self._save()
+
+    def _row(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(stage for stage in self.data["stages"] if stage["name"] == name)
+        return found
 
     def forget(self, *names: str) -> None:
         """Take stages out, so that they come again."""
@@ -108,11 +128,23 @@ class Manifest:
         self._save()
 
     def seconds(self, *, without: str = "") -> float:
-        """All stages' time, but for the one named."""
-        return float(sum(row["seconds"] for row in self.data["stages"] if row["name"] != without))
+        """Time of all attempts, but for the stage named; stages side by side count once."""
+        left_out = sum(row["seconds"] for row in self.data["stages"] if row["name"] == without)
+        return float(self._before + time.monotonic() - self._opened - left_out)
 
     def _save(self) -> None:
+        self.data["seconds"] = round(self._before + time.monotonic() - self._opened, 2)
         write_json(self.path, self.data)
+
+
+class _Copy(Manifest):
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        super().__init__(folder, recipe)
+        plan = self.data["plan"]
+        plan["threads"] = plan.get("worker_threads", plan["threads"])
+
+    def _save(self) -> None:
+        """The parent writes."""
 
 
 def recipe_of(manifest: Path) -> Recipe:

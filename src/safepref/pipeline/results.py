@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from safepref.tradeoff.choose import Point, recommend
 
 if TYPE_CHECKING:
-    from safepref.pipeline.run import Job
+    from safepref.pipeline.job import Job
 
 SCHEMA = 1
 

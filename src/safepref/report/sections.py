@@ -208,7 +208,7 @@ def stage_groups(manifest: Mapping[str, Any]) -> Row:
         groups.setdefault(stage["name"].partition(":")[0], []).append(stage)
     forecast = manifest.get("forecast_seconds")
     return {
-        "total": duration(whole),
+        "total": duration(manifest.get("seconds", whole)),  # stages may stand side by side
         "forecast": duration(forecast) if forecast is not None else "",
         "groups": [
             {
