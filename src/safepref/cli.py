@@ -42,7 +42,8 @@ CTRL_C = 130
 RecipeArg = Annotated[Path | None, typer.Argument(help="YAML recipe; the embedded default when left out.")]
 SetOpt = Annotated[list[str] | None, typer.Option("--set", help="key=value laid on top of the recipe.")]
 WorkersOpt = Annotated[
-    int | None, typer.Option(min=1, help="Processes that train and evaluate side by side; fits the machine.")
+    int | None,
+    typer.Option(min=1, help="Processes side by side for training and evaluation; as suits the machine."),
 ]
 JsonOpt = Annotated[Path, typer.Option("--json", help="Where the result is written.")]
 

@@ -22,6 +22,12 @@ class InputError(SafeprefError):
     """Bad input: a recipe key, a data row, a file, a flag."""
 
 
+class Interrupted(SafeprefError):
+    """The work was stopped from outside; the same command continues."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 class NegativeResult(SafeprefError):
     """The work's own negative answer: a gate failed, rows are bad."""
 

@@ -1,7 +1,7 @@
 """What the machine offers, and the process settings that make it fast.
 
-`tune_process` is called by the command line and its workers before torch is loaded; `import safepref` never
-touches the process. `describe` and `choose_dtype` need torch and import it themselves.
+`tune_process` is called by the command line before torch is loaded, and by its workers, which inherit what
+has to be set before that; `import safepref` never touches the process. What needs torch imports it itself.
 """
 
 from __future__ import annotations
@@ -52,13 +52,28 @@ def release_memory() -> None:
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+_shares = 1
+
+
+def take_share(shares: int, all_threads: int) -> None:
+    """Let this process plan with one part in `shares` of the machine's memory and of so many threads."""
+    import torch
+
+    global _shares
+    _shares = shares
+    torch.set_num_threads(max(1, all_threads // shares))
+
+
 def memory_bytes(device: torch.device) -> int:
-    """All memory of a device, free or not; the system's where the device shares it."""
+    """This process's share of a device's memory, free or not; the system's where the device shares it.
+
+    What is free at the moment would be a poor measure: what depends on it could differ from run to run.
+    """
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(psutil.virtual_memory().total)
+    return int(psutil.virtual_memory().total) // _shares
 
 
 def cpu_flags() -> frozenset[str]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from filelock import FileLock
 from peft import PeftModel
@@ -25,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from safepref import assets
 from safepref.errors import InputError
-from safepref.hardware import choose_device, choose_dtype
+from safepref.hardware import choose_device, choose_dtype, memory_bytes
 from safepref.store import cache_dir, read_json
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -234,7 +233,7 @@ def _merged_weights(loaded: LoadedModel) -> dict[str, torch.Tensor] | None:
         return None
     base = loaded.model.get_base_model()
     owners = Counter(id(weight) for _, weight in base.named_parameters(remove_duplicate=False))
-    room = psutil.virtual_memory().available / 2
+    room = memory_bytes(loaded.device) / 4
     merged: dict[str, torch.Tensor] = {}
     for name, module in base.named_modules():
         if isinstance(module, ModulesToSaveWrapper | TrainableTokensWrapper):

@@ -131,46 +131,70 @@ def _sent(title: str, total: int) -> Advance:
     return advance
 
 
+class Board(Protocol):
+    """What several workers report."""
+
+    def show(self, report: Report) -> None:
+        """A line, or how far a worker is."""
+        ...
+
+    def end(self, who: str) -> None:
+        """A worker's work of that name is over."""
+        ...
+
+
 @contextmanager
-def board() -> Iterator[Callable[[Report], None]]:
-    """Show what several workers report, a bar or a run of lines for each; call the yielded function."""
+def board() -> Iterator[Board]:
+    """A bar for each worker on a terminal, elsewhere lines with its name."""
     if not console().is_terminal:
-        yield _labelled_lines()
+        yield _LineBoard()
         return
-    with _bars() as bar:
-        tasks: dict[str, tuple[str, TaskID]] = {}
-
-        def show(report: Report) -> None:
-            name = f"{report.who}: {report.text}"
-            if report.total is None:
-                bar.console.print(f"{report.who}: {report.text.strip()}", markup=False)
-                return
-            known = tasks.get(report.who)
-            if known is None or known[0] != report.text:
-                if known is not None:
-                    bar.remove_task(known[1])
-                tasks[report.who] = (report.text, bar.add_task(name, total=report.total))
-            bar.update(tasks[report.who][1], completed=report.done)
-
-        yield show
+    with _bars() as bars:
+        yield BarBoard(bars)
 
 
-def _labelled_lines() -> Callable[[Report], None]:
-    counters: dict[tuple[str, str], tuple[Advance, int]] = {}
+class BarBoard:
+    """Bars of what is under way; lines stand above them."""
 
-    def show(report: Report) -> None:
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self._shown: dict[str, tuple[str, TaskID]] = {}
+
+    def show(self, report: Report) -> None:
+        """As `Board` says."""
+        if report.total is None:
+            self.bars.console.print(f"{report.who}: {report.text.strip()}", markup=False)
+            return
+        if self._shown.get(report.who, ("",))[0] != report.text:
+            self.end(report.who)
+            task = self.bars.add_task(f"{report.who}: {report.text}", total=report.total)
+            self._shown[report.who] = (report.text, task)
+        self.bars.update(self._shown[report.who][1], completed=report.done)
+
+    def end(self, who: str) -> None:
+        """As `Board` says."""
+        if who in self._shown:
+            self.bars.remove_task(self._shown.pop(who)[1])
+
+
+class _LineBoard:
+    def __init__(self) -> None:
+        self._counters: dict[tuple[str, str], tuple[Advance, int]] = {}
+
+    def show(self, report: Report) -> None:
         if report.total is None:
             print(f"  {report.who}: {report.text.strip()}", file=sys.stderr, flush=True)
             return
         key = (report.who, report.text)
-        if report.done == 0 or key not in counters:
-            counters[key] = (_lines(f"{report.who}: {report.text}", report.total), 0)
-        advance, before = counters[key]
-        counters[key] = (advance, report.done)
+        if report.done == 0 or key not in self._counters:
+            self._counters[key] = (_lines(f"{report.who}: {report.text}", report.total), 0)
+        advance, before = self._counters[key]
+        self._counters[key] = (advance, report.done)
         if report.done > before:
             advance(report.done - before)
 
-    return show
+    def end(self, who: str) -> None:
+        self._counters = {key: value for key, value in self._counters.items() if key[0] != who}
 
 
 def _lines(title: str, total: int) -> Advance:

@@ -121,7 +121,7 @@ class GenerationSection(Section):
     """How answers are generated."""
 
     batch_size: Positive = 256
-    """Most rows decoded together; fewer where memory is short."""
+    """Most answers decoded together; fewer where memory is short."""
 
 
 class EvaluationSection(Section):

@@ -18,6 +18,7 @@ class RuleEngine:
     """Answers by a rule on the last user turn; notes the blocks it was given."""
 
     name = "rule"
+    block = 64
 
     def __init__(self, rule: Callable[[str], str]) -> None:
         self.rule = rule

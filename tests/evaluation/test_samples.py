@@ -97,6 +97,7 @@ from safepref.generation.base import Completion, Sampling
 
 class Engine:
     name = "child"
+    block = 64
     calls = 0
     def generate(self, conversations, sampling, progress=None):
         Engine.calls += 1

@@ -18,7 +18,8 @@ from transformers import (
 
 from safepref.data.render import render_prompt
 from safepref.errors import InputError
-from safepref.generation.base import Sampling
+from safepref.generation import local
+from safepref.generation.base import Sampling, evenly
 from safepref.generation.local import LocalEngine
 from safepref.models import LoadedModel
 
@@ -80,7 +81,15 @@ def asks(*texts: str) -> list[list[dict[str, str]]]:
 PROMPTS = asks("a", "what is this, then?", "a longer question that needs more room", "zz", "a")
 
 
-def test_greedy_equals_transformers_generate(loaded: LoadedModel) -> None:
+GROUPS = pytest.mark.parametrize("read_tokens", [1, 60, 2048])
+"""Prompts read one by one, some together, and all at once."""
+
+
+@GROUPS
+def test_greedy_equals_transformers_generate(
+    loaded: LoadedModel, read_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "READ_TOKENS", read_tokens)
     got = LocalEngine(loaded, batch_size=3).generate(PROMPTS, Sampling(12))
     for messages, answer in zip(PROMPTS, got, strict=True):
         ids = torch.tensor([render_prompt(loaded.tokenizer, messages)])
@@ -93,7 +102,11 @@ def test_greedy_equals_transformers_generate(loaded: LoadedModel) -> None:
         assert answer.truncated == (int(out[-1]) != loaded.tokenizer.eos_token_id)
 
 
-def test_sampling_does_not_depend_on_the_batch(loaded: LoadedModel) -> None:
+@GROUPS
+def test_sampling_does_not_depend_on_the_batch(
+    loaded: LoadedModel, read_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "READ_TOKENS", read_tokens)
     sampling = Sampling(10, temperature=1.0, seed=3)
     together = LocalEngine(loaded, batch_size=8).generate(PROMPTS, sampling)
     alone = [LocalEngine(loaded, batch_size=1).generate([p], sampling)[0] for p in PROMPTS]
@@ -150,11 +163,11 @@ def test_long_prompts_leave_room_for_the_answer_and_are_told_once(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(loaded.model.config, "max_position_embeddings", 80)
+    engine = LocalEngine(loaded)
     widths: list[int] = []
     hook = loaded.model.register_forward_pre_hook(
         lambda module, args, kwargs: widths.append(kwargs["attention_mask"].shape[1]), with_kwargs=True
     )
-    engine = LocalEngine(loaded)
     long = asks("a", "b " * 100, "c " * 200)
     answers = engine.generate(long, Sampling(16))
     engine.generate(long, Sampling(16))
@@ -190,9 +203,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
+@GROUPS
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_shared_beginning_changes_no_answer(loaded: LoadedModel, family: str) -> None:
+def test_a_shared_beginning_changes_no_answer(
+    loaded: LoadedModel, family: str, read_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every family, with sliding windows and alibi among them, against plain `generate`."""
+    monkeypatch.setattr(local, "READ_TOKENS", read_tokens)
     torch.manual_seed(1)
     config = AutoConfig.for_model(
         family,
@@ -219,13 +236,64 @@ def test_a_shared_beginning_changes_no_answer(loaded: LoadedModel, family: str) 
 
 
 def test_a_shared_beginning_is_run_in_one_row(loaded: LoadedModel) -> None:
-    shapes: list[tuple[int, ...]] = []
-    hook = loaded.model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
+    engine = LocalEngine(loaded)
     asked = asks("the same beginning, one", "the same beginning, two", "the same beginning, three")
-    LocalEngine(loaded).generate(asked, Sampling(2))
-    hook.remove()
+    shapes = shapes_run(engine, asked)
     longest = max(len(render_prompt(loaded.tokenizer, messages)) for messages in asked)
     assert shapes[0][0] == 1 and shapes[1] == (3, longest - shapes[0][1])
     assert shapes[0][1] >= len("user\nthe same beginning, ")
+
+
+def shapes_run(engine: LocalEngine, asked: list[list[dict[str, str]]]) -> list[tuple[int, ...]]:
+    """Shapes of the token ids that the model is run on."""
+    shapes: list[tuple[int, ...]] = []
+    hook = engine.loaded.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    engine.generate(asked, Sampling(2))
+    hook.remove()
+    return shapes
+
+
+def test_prompts_are_read_in_groups_of_like_length_and_decoded_together(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "READ_TOKENS", 400)
+    asked = asks(*(f"{n} " + "word " * (30 * (n > 3)) for n in range(8)))
+    *read, decoded = shapes_run(LocalEngine(loaded), asked)
+    assert [rows for rows, _ in read] == [2, 2, 4]
+    assert all(rows * width <= 400 for rows, width in read)
+    assert read[0][1] > 2 * read[-1][1]
+    assert decoded == (8, 1)
+
+
+def test_a_batch_is_as_large_as_memory_allows_and_batches_are_alike(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LocalEngine(loaded, batch_size=64)
+    asked = asks(*(f"number {n}" for n in range(10, 20)))
+    length = len(render_prompt(loaded.tokenizer, asked[0])) + 2
+    config = loaded.model.config
+    token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    monkeypatch.setattr(local, "memory_bytes", lambda device: 8 * 4 * length * token)
+    sizes = [rows for rows, width in shapes_run(engine, asked) if width == 1 and rows > 1]
+    assert sizes == [4, 3, 3]  # ten prompts, four fit
+    monkeypatch.setattr(local, "memory_bytes", lambda device: 0)
+    assert engine.block == 1
+    monkeypatch.setattr(local, "memory_bytes", lambda device: 2**40)
+    assert engine.block == 64
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"), [(576, 256, 192), (288, 256, 144), (5, 8, 5), (7, 3, 3)]
+)
+def test_parts_are_as_few_and_as_like_as_can_be(count: int, most: int, expected: int) -> None:
+    assert evenly(count, most) == expected
+
+
+def test_progress_follows_the_tokens_and_ends_at_the_whole(loaded: LoadedModel) -> None:
+    seen: list[int] = []
+    asked = asks(*(f"number {n}" for n in range(40)))
+    LocalEngine(loaded).generate(asked, Sampling(8), seen.append)
+    assert sum(seen) == 40
+    assert len(seen) > 4

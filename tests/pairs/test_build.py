@@ -22,6 +22,7 @@ class Scripted:
     """Answers by rule; counts how many conversations it was asked."""
 
     name = "scripted"
+    block = 64
 
     def __init__(self) -> None:
         self.asked = 0

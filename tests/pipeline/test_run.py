@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from tiny_run import start, tiny_recipe, write_inputs
 
 from safepref.errors import InputError, NegativeResult
+from safepref.hardware import threads
+from safepref.models import load_model
+from safepref.pipeline import workers as workers_module
 from safepref.pipeline.run import run, train
+from safepref.pipeline.workers import sensible_workers
+from safepref.recipe import JudgeSection
 from safepref.store import read_json, read_jsonl
 
 PROGRAM = [sys.executable, str(Path(__file__).parent / "tiny_run.py")]
@@ -147,8 +154,9 @@ def test_workers_side_by_side_end_with_the_same_results(
     for method in ("dpo", "kto"):
         name = Path("adapters") / method / "adapter_model.safetensors"
         assert (out / name).read_bytes() == (finished / name).read_bytes()
-    manifest = read_json(out / "manifest.json")
-    assert {stage["status"] for stage in manifest["stages"]} == {"done"}
+    manifests = [read_json(folder / "manifest.json") for folder in (out, finished)]
+    assert {stage["status"] for stage in manifests[0]["stages"]} == {"done"}
+    assert manifests[0]["hashes"]["model"] == manifests[1]["hashes"]["model"]
     printed = capfd.readouterr().err
     assert "kto: Train: KTO" in printed
     assert "dpo@0.5: judge keyword-refusal: " in printed
@@ -159,25 +167,30 @@ def test_a_worker_ended_from_outside_is_named_and_the_run_goes_on(
 ) -> None:
     out = tmp_path / "run"
     begun = subprocess.Popen([*PROGRAM, str(source), str(out), "--workers"], stderr=subprocess.PIPE)
-    worker = next_worker(begun.pid)
-    worker.kill()
+    wait_for_work(out)
+    workers(begun.pid)[0].kill()
     _, said = begun.communicate()
     assert begun.returncode == 1
-    assert "its process was ended from outside (exit code -9)" in said.decode()
+    assert "Interrupted" in said.decode()
+    assert "its process ended with exit code -9" in said.decode()
     assert "interrupted" in {stage["status"] for stage in read_json(out / "manifest.json")["stages"]}
     start(tiny_recipe(source), out)
+    assert torch.get_num_threads() == 1
     assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
 
 
 def test_workers_end_with_the_run_that_is_killed(source: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     begun = subprocess.Popen([*PROGRAM, str(source), str(out), "--workers"], stderr=subprocess.DEVNULL)
-    worker = next_worker(begun.pid)
+    wait_for_work(out)
+    orphans = workers(begun.pid)
+    assert len(orphans) == 2
     begun.kill()
     begun.wait()
-    worker.wait(timeout=60)
+    assert not psutil.wait_procs(orphans, timeout=60)[1]
     start(tiny_recipe(source), out)
     assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+    assert not list(out.rglob("*.part"))
 
 
 def test_an_error_in_a_worker_is_the_runs_error(source: Path, tmp_path: Path) -> None:
@@ -185,13 +198,34 @@ def test_an_error_in_a_worker_is_the_runs_error(source: Path, tmp_path: Path) ->
     training = recipe.training.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(InputError, match=r"the loss is .* lower training\.learning_rate"):
         run(recipe.model_copy(update={"training": training}), tmp_path / "run", workers=2)
+    plan = read_json(tmp_path / "run" / "manifest.json")["plan"]
+    assert (plan["shares"], plan["threads"]) == (2, threads())
 
 
-def next_worker(parent: int) -> psutil.Process:
-    """A worker of the run that has been given work; waits for it."""
+def test_workers_are_as_many_as_methods_cores_and_memory_allow(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(source)
+    loaded = load_model(recipe.model.id, dtype="float32", device="cpu")
+    monkeypatch.setattr(workers_module, "threads", lambda: 8)
+    for gib, methods, expected in ((64, 12, 8), (64, 3, 3), (13, 12, 3), (2, 12, 1)):
+        monkeypatch.setattr(workers_module, "memory_bytes", lambda device, gib=gib: gib * 2**30)
+        assert sensible_workers(loaded, recipe, methods) == expected
+    full = recipe.model_copy(update={"training": recipe.training.model_copy(update={"full": True})})
+    guarded = recipe.model_copy(update={"judges": JudgeSection(report="llama-guard-3")})
+    for one in (full, guarded):
+        monkeypatch.setattr(workers_module, "memory_bytes", lambda device: 2**40)
+        assert sensible_workers(loaded, one, 12) == 1
+
+
+def workers(parent: int) -> list[psutil.Process]:
+    """The workers of a run."""
+    return [child for child in psutil.Process(parent).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def wait_for_work(out: Path) -> None:
+    """Until the first stage of a worker has written something."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        for child in psutil.Process(parent).children():
-            if "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 3:
-                return child
-    raise AssertionError("no worker came")
+    while not list(out.glob("work/samples/**/answers.jsonl")) and not list(out.glob("logs/*/*")):
+        assert time.monotonic() < deadline, "no worker came"
+        os.sched_yield()

@@ -20,8 +20,6 @@ from safepref.generation.resumable import answer_all
 from safepref.store import read_jsonl, write_jsonl
 
 RESUME = ".resume"
-BLOCK = 256
-"""Conversations handed to the engine at once, and so the most in a batch: what a kill can lose."""
 
 
 class Progress(Protocol):
@@ -96,7 +94,7 @@ def answers(
     *,
     stage: str,
     progress: Progress = silent,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> list[Completion]:
     """One completion for each conversation, in order; finished blocks come from the log.
 

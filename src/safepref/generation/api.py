@@ -51,6 +51,7 @@ class ServerEngine:
         self.concurrency = concurrency
         self.tries = tries
         self.name = f"server:{model}"
+        self.block = 8 * concurrency
         self._client = httpx.Client(
             base_url=base_url.rstrip("/") + "/",
             timeout=timeout,

@@ -37,6 +37,11 @@ class Engine(Protocol):
 
     name: str
 
+    @property
+    def block(self) -> int:
+        """Conversations that are worth handing over at once, which is also what a kill can lose."""
+        ...
+
     def generate(
         self,
         conversations: Sequence[Sequence[Message]],

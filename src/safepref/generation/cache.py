@@ -66,6 +66,11 @@ class RoomyLayer(DynamicLayer):
         """Tokens written so far."""
         return self.filled
 
+    def release(self) -> None:
+        """Let go of all keys and values."""
+        self.keys = self.values = None
+        self._blocks = []
+
 
 def has_plain_attention(model: Any) -> bool:
     """Whether every layer keeps the keys and values of all tokens, and takes a mask with holes in it."""
@@ -108,7 +113,8 @@ def repeated(model: Any, cache: Any, rows: int, room: int) -> Any:
 def stacked(model: Any, caches: Sequence[Any], room: int) -> Any:
     """The rows of several roomy caches in one, with room for `room` tokens: all end in the same column.
 
-    Columns before a cache's first are zero, so that a mask is enough to hide them.
+    Columns before a cache's first are zero, so that a mask is enough to hide them. The caches are used up,
+    layer by layer, so that the states stand twice in one layer only.
     """
     whole = roomy_cache(model, room)
     for layer, *parts in zip(whole.layers, *(cache.layers for cache in caches), strict=True):
@@ -117,6 +123,8 @@ def stacked(model: Any, caches: Sequence[Any], room: int) -> Any:
             torch.cat([F.pad(x, (0, 0, filled - x.shape[2], 0)) for x in side])
             for side in zip(*map(_states, parts), strict=True)
         )
+        for part in parts:
+            part.release()
         layer.update(keys, values)
     return whole
 
@@ -126,11 +134,11 @@ def _states(layer: Any) -> tuple[Tensor, Tensor]:
     return layer.keys, layer.values
 
 
+@torch.inference_mode()
 def token_bytes(model: Any) -> int:
-    """Bytes that one token's keys and values take in all layers, at most."""
-    config = model.config.get_text_config()
-    queries = config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or queries
-    width = getattr(config, "head_dim", None) or config.hidden_size // queries
-    itemsize = int(next(model.parameters()).dtype.itemsize)
-    return 2 * int(config.num_hidden_layers) * int(heads) * int(width) * itemsize
+    """Bytes that one token's keys and values take in all layers; measured, as configs say it in many ways."""
+    cache = DynamicCache(config=model.config)
+    ids = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    states = (getattr(layer, side, None) for layer in cache.layers for side in ("keys", "values"))
+    return max(1, sum(int(x.nbytes) for x in states if isinstance(x, Tensor)))

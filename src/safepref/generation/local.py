@@ -43,7 +43,11 @@ KEPT = 0.9
 READ_TOKENS = 2048
 """Prompt tokens run together, padding included."""
 CACHE_SHARE = 8
-"""The keys and values of a batch may take one part in so many of the device's memory."""
+"""The keys and values of a batch may take one part in so many of the memory that there is."""
+UNGROUPED_ROWS = 64
+"""Most rows of a model whose prompts cannot be read in groups."""
+TYPICAL_TOKENS = 512
+"""A long prompt and its answer."""
 
 
 class LocalEngine:
@@ -52,7 +56,7 @@ class LocalEngine:
     Args:
         loaded: model and tokenizer; an adapter may be attached or scaled between calls.
         batch_size: most rows decoded together; fewer where their keys and values would fill more than an
-            eighth of the device's memory.
+            eighth of the memory, and where a model has other layers than plain attention.
         system: system prompt put before conversations that have none; null leaves the template's own.
         prompt_limit: longest prompt in tokens, where the model has room for as many and for the answer;
             longer ones keep their first token and their end, and are counted once in a note.
@@ -79,6 +83,12 @@ class LocalEngine:
                 "give a model with attention"
             )
         self._plain = has_plain_attention(loaded.model)
+        self._token_bytes = token_bytes(loaded.model)
+
+    @property
+    def block(self) -> int:
+        """Conversations that are worth handing over at once."""
+        return self._rows(TYPICAL_TOKENS)
 
     def generate(
         self,
@@ -104,15 +114,16 @@ class LocalEngine:
             batch = order[start : start + evenly(len(order) - start, most)]
             start += len(batch)
             asked = sum(copies[ids] for ids in batch)
-            told = _told(asked, progress)
-            done |= dict(zip(batch, self._decode(batch, sampling, told), strict=True))
+            on_step = _in_counts(asked, progress)
+            done |= dict(zip(batch, self._decode(batch, sampling, on_step), strict=True))
         release_memory()  # each batch's keys and values have another size and leave holes of theirs
         return [self._completion(done[ids], sampling) for ids in prompts]
 
     def _rows(self, length: int) -> int:
         """Rows of `length` tokens that are decoded together; the same on every run on this machine."""
-        fit = memory_bytes(self.loaded.device) // CACHE_SHARE // (length * token_bytes(self.loaded.model))
-        return max(1, min(self.batch_size, fit))
+        fit = memory_bytes(self.loaded.device) // CACHE_SHARE // (length * self._token_bytes)
+        most = self.batch_size if self._plain else min(self.batch_size, UNGROUPED_ROWS)
+        return max(1, min(most, fit))
 
     def _prompts(self, conversations: Sequence[Sequence[Message]], room: int) -> list[tuple[int, ...]]:
         """Token ids within the limit, with `room` tokens left for the answer."""
@@ -198,7 +209,8 @@ class LocalEngine:
     def _read(self, prompts: Sequence[tuple[int, ...]], new: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """The next token's logits (B, V), the cache and the mask (B, S) after the prompts.
 
-        What all of them begin with is run once, the rest in groups of like length, as their padding is run.
+        With plain attention, what all of them begin with is run once, the rest in groups of like length,
+        since padding is run too.
         """
         if not self._plain:
             return self._read_group(prompts, 0, DynamicCache(config=self.loaded.model.config))
@@ -206,14 +218,16 @@ class LocalEngine:
         model, width = self.loaded.model, max(map(len, prompts))
         beginning = read_once(model, prompts[0][:shared]) if shared else None
         logits, caches, masks = [], [], []
-        for group in _groups(prompts, shared):
-            room = max(map(len, group))
+        groups = _groups(prompts, shared)
+        for group in groups:
+            room = max(map(len, group)) if len(groups) > 1 else width + new
             cache = repeated(model, beginning, len(group), room) if beginning else roomy_cache(model, room)
             after, cache, mask = self._read_group(group, shared, cache)
             logits.append(after)
             caches.append(cache)
             masks.append(F.pad(mask, (width - mask.shape[1], 0)))
-        return torch.cat(logits), stacked(model, caches, width + new), torch.cat(masks)
+        whole = stacked(model, caches, width + new) if len(caches) > 1 else caches[0]
+        return torch.cat(logits), whole, torch.cat(masks)
 
     def _read_group(
         self, prompts: Sequence[tuple[int, ...]], shared: int, cache: Any
@@ -257,7 +271,7 @@ def _groups(prompts: Sequence[tuple[int, ...]], shared: int) -> list[Sequence[tu
     return groups
 
 
-def _told(total: int, progress: Progress | None) -> Callable[[float], None]:
+def _in_counts(total: int, progress: Progress | None) -> Callable[[float], None]:
     """Turns the share of a batch of `total` conversations that is done into counts for `progress`."""
     done = 0
 
@@ -278,7 +292,7 @@ def _chooser(
     if sampling.temperature == 0:
 
         def greedy(logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
-            return [int(token) for token in logits.argmax(-1)]
+            return list(map(int, logits.argmax(-1).tolist()))
 
         return greedy
     streams = [_stream(ids, sampling.seed) for ids in prompts]
@@ -294,7 +308,7 @@ def _chooser(
         draws = torch.tensor([streams[row].random() for row in rows], device=logits.device)
         place = torch.searchsorted(edges, draws[:, None] * edges[:, -1:]).clamp_max(logits.shape[-1] - 1)
         tokens = place if order is None else order.gather(-1, place)
-        return [int(token) for token in tokens[:, 0]]
+        return list(map(int, tokens[:, 0].tolist()))
 
     return sampled
 

@@ -22,13 +22,14 @@ def answer_all(
     sampling: Sampling,
     path: Path,
     *,
-    chunk: int = 256,
+    chunk: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Completion]:
     """Answer every (id, conversation), keeping finished chunks in `path` (JSON lines).
 
     Args:
-        conversations: ids must be distinct. They are decoded longest first, at most `chunk` at a time.
+        conversations: ids must be distinct. They are decoded longest first.
+        chunk: at most so many at a time; null takes what the engine likes.
 
     Returns:
         Completions by id.
@@ -39,9 +40,9 @@ def answer_all(
         raise InputError(f"{path}: prompts with equal ids cannot be answered apart")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream:
-        start = 0
+        start, most = 0, chunk or engine.block
         while start < len(order):
-            part = order[start : start + evenly(len(order) - start, chunk)]
+            part = order[start : start + evenly(len(order) - start, most)]
             start += len(part)
             if all(key in done for key, _ in part):
                 if progress is not None:

@@ -66,6 +66,15 @@ JUDGES: dict[str, Callable[..., Judge]] = {
 """Name to maker. A maker is called with what follows the colon in `name:target` and the options."""
 
 
+EMBEDDED = ("select", "report", "refusal", "keyword-refusal")
+"""Judges that come with the project: small, and without a target."""
+
+
+def is_embedded(name: str) -> bool:
+    """Whether a judge is one of the project's own small ones."""
+    return name in EMBEDDED
+
+
 def load_judge(name: str, **options: Any) -> Judge:
     """The judge of that name.
 
@@ -81,7 +90,7 @@ def load_judge(name: str, **options: Any) -> Judge:
         near = difflib.get_close_matches(head, JUDGES, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"judge {name!r} is not known; {hint}judges: {', '.join(JUDGES)}")
-    if head in ("select", "report", "refusal", "keyword-refusal") and (target or options):
+    if head in EMBEDDED and (target or options):
         given = target or ", ".join(options)
         raise InputError(
             f"judge {name!r}: {head} takes no target and no options (got {given}); give {head} alone"

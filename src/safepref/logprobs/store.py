@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors.numpy import load, save
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ from safepref.logprobs.engine import CompletionLogps, LogprobEngine
 from safepref.logprobs.packing import shape_of
 from safepref.logprobs.route import evaluating, unwrap, without_adapters
 from safepref.logprobs.rows import TokenRow
+from safepref.progress import console
 from safepref.store import atomic_write, sha256_bytes, sha256_json
 
 log = logging.getLogger(__name__)
@@ -98,8 +99,16 @@ class ReferenceStore:
         """Hold a fingerprint: who comes next waits, and then finds what the first has computed."""
         folder = self._shards(fingerprint)
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console().print("  another process computes the reference; waiting for it")
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def _shards(self, fingerprint: str) -> Path:
         return self.folder / fingerprint[:32]

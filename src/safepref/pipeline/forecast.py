@@ -18,7 +18,9 @@ from safepref.recipe import Recipe
 
 PROMPT_TOKENS = 35
 """A typical prompt behind what all prompts begin with."""
-PROBE_TOKENS = 16
+PROBE_ROWS = 128
+"""Answers that the probe decodes together; a step's cost hardly grows from here."""
+PROBE_TOKENS = 8
 """New tokens of the probe's answers."""
 STEP_COST = 3.3
 """Forward and backward through a LoRA model, in forward passes."""
@@ -28,21 +30,22 @@ CHARACTERS = 4.0
 
 def forecast(recipe: Recipe, loaded: LoadedModel, prompts: Prompts, methods: int, workers: int = 1) -> float:
     """Seconds that data, training and evaluation take with so many workers; wrong by perhaps a third."""
-    _, together = _rates(loaded, recipe)
-    with _threads(max(1, torch.get_num_threads() // workers)):
-        forward, decode = (workers * rate for rate in _rates(loaded, recipe))
+    one_forward, one_decode = forward, decode = _rates(loaded, recipe)
+    if workers > 1:
+        with _threads(max(1, torch.get_num_threads() // workers)):
+            forward, decode = (workers * rate for rate in _rates(loaded, recipe))
     data, training, asked = recipe.data, recipe.training, recipe.evaluation
     answers = 1.6 * data.harmful + 1.5 * data.harmless + 1.2 * data.general
     pairs = data.harmful + data.harmless + len(prompts.pairs)
     pair_tokens = PROMPT_TOKENS + 1.6 * data.answer_tokens
     example_tokens = (PROMPT_TOKENS + data.answer_tokens) * data.general
     epoch = STEP_COST * (pairs * pair_tokens + example_tokens) / forward
-    reference = pairs * pair_tokens / forward
+    reference = pairs * pair_tokens / one_forward
     strengths = len(asked.strengths) if asked.choose else 0
     report = _suite(recipe, prompts.report, forward, decode)
     choose = _suite(recipe, prompts.choose, forward, decode)
     return (
-        answers * data.answer_tokens / together
+        answers * data.answer_tokens / one_decode
         + reference
         + methods * training.epochs * epoch
         + (methods + 1.5) * report
@@ -90,7 +93,7 @@ def _rates(loaded: LoadedModel, recipe: Recipe) -> tuple[float, float]:
     """Forward tokens and newly decoded tokens a second, each from a short measurement."""
     ids = torch.randint(0, loaded.model.config.get_text_config().vocab_size, (4, 96), device=loaded.device)
     engine = LocalEngine(loaded, batch_size=recipe.generation.batch_size, system=recipe.model.system)
-    topics = [f"Write about topic number {n}." for n in range(min(32, recipe.generation.batch_size))]
+    topics = [f"Write about topic number {n}." for n in range(min(PROBE_ROWS, engine.block))]
     asked = [[{"role": "user", "content": topic}] for topic in topics]
     with torch.inference_mode():
         loaded.model(input_ids=ids[:, :8], logits_to_keep=1).logits.cpu()

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from safepref import assets
 from safepref.data.doctor import check_pairs, has_errors
 from safepref.data.limits import Limits
@@ -91,6 +89,8 @@ class Job:
             method.check_batch_size(recipe.training.batch_size)
         self.manifest = manifest or Manifest(out, recipe)
         if manifest is None:
+            for part in out.rglob(".*.part"):  # half-written, of an attempt that was killed
+                part.unlink()
             self._check_inputs()
             write_text(out / "recipe.yaml", recipe.to_yaml())
 
@@ -120,9 +120,8 @@ class Job:
 
     @cached_property
     def loaded(self) -> LoadedModel:
-        """The base model, in the dtype and with the threads that the first attempt decided."""
+        """The base model, in the dtype that the first attempt decided."""
         plan = self.manifest.data["plan"]
-        torch.set_num_threads(plan.get("threads", threads()))
         section = self.recipe.model
         loaded = load_model(
             section.id,
@@ -131,15 +130,16 @@ class Job:
             quantize=section.quantize,
         )
         if not plan:
-            self.manifest.put(
-                "plan", dtype=str(loaded.dtype).removeprefix("torch."), threads=torch.get_num_threads()
-            )
+            dtype = str(loaded.dtype).removeprefix("torch.")
+            self.manifest.put("plan", dtype=dtype, threads=threads())
             self.manifest.put("hardware", **describe(loaded.device).to_json())
         return loaded
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the base model's weights and tokenizer."""
+        """A hash of the base model's weights and tokenizer; a worker is told."""
+        if self.manifest.path is None:
+            return str(self.manifest.data["hashes"]["model"])
         found = str(model_fingerprint(self.loaded))
         self.manifest.put("hashes", model=found)
         return found

@@ -30,6 +30,9 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm-eval", "numpy", "
 class Manifest:
     """manifest.json of a run folder, rewritten atomically whenever a stage begins or ends."""
 
+    path: Path | None
+    """Null for a worker's copy, which is never written."""
+
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         """Open the manifest of `folder`, or begin one.
 
@@ -68,9 +71,12 @@ class Manifest:
         self._save()
 
     @classmethod
-    def copy_of(cls, folder: Path, recipe: Recipe) -> Manifest:
-        """A worker's copy: it knows what has been done and what was planned, and never writes."""
-        return _Copy(folder, recipe)
+    def copy_of(cls, data: dict[str, Any]) -> Manifest:
+        """A worker's copy of a manifest's content."""
+        copy = cls.__new__(cls)
+        copy.path, copy.data = None, data
+        copy._before, copy._opened, copy._begun = 0.0, time.monotonic(), {}
+        return copy
 
     def put(self, section: str, **values: Any) -> None:
         """Lay values into a section (`hardware`, `plan`, `hashes`) and save."""
@@ -133,18 +139,9 @@ class Manifest:
         return float(self._before + time.monotonic() - self._opened - left_out)
 
     def _save(self) -> None:
-        self.data["seconds"] = round(self._before + time.monotonic() - self._opened, 2)
-        write_json(self.path, self.data)
-
-
-class _Copy(Manifest):
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        super().__init__(folder, recipe)
-        plan = self.data["plan"]
-        plan["threads"] = plan.get("worker_threads", plan["threads"])
-
-    def _save(self) -> None:
-        """The parent writes."""
+        if self.path is not None:
+            self.data["seconds"] = round(self._before + time.monotonic() - self._opened, 2)
+            write_json(self.path, self.data)
 
 
 def recipe_of(manifest: Path) -> Recipe:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
+from safepref.hardware import take_share
 from safepref.pipeline.job import Job
 from safepref.pipeline.workers import sensible_workers, side_by_side
 from safepref.progress import console, duration
@@ -21,8 +20,8 @@ def run(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
         out: the run folder; a second process on it is refused.
         workers: processes that train and evaluate side by side, 1 for none beside this one (they import the
             calling script, so with more it needs its `if __name__ == "__main__"`); null takes what suits the
-            machine. A run that goes on keeps the threads of each process, so its results are the same with
-            any number.
+            machine. The first attempt's number decides how many threads and how much memory each process
+            plans with, so a run that goes on with another has the same results.
 
     Returns:
         The path of results.json.
@@ -30,6 +29,7 @@ def run(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
     Raises:
         InputError: bad input, or the folder holds a run of another recipe.
         NegativeResult: the data doctor found errors.
+        Interrupted: a worker was ended from outside.
     """
     with folder_lock(out):
         job = Job(recipe, out)
@@ -61,18 +61,22 @@ def train(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
 
 
 def _plan(job: Job, workers: int | None) -> int:
-    """How many workers, and from the first attempt on how many threads each of them has."""
-    count = sensible_workers(job.loaded, len(job.methods)) if workers is None else workers
+    """How many workers; the first attempt's number is kept as the share of the machine that each may take."""
     plan = job.manifest.data["plan"]
-    if "worker_threads" not in plan:
-        job.manifest.put("plan", worker_threads=max(1, plan["threads"] // count))
+    shares = plan.get("shares")
+    count = workers or shares or sensible_workers(job.loaded, job.recipe, len(job.methods))
+    if shares is None:
+        _ = job.loaded  # decides dtype and threads
+        job.manifest.put("plan", shares=count)
+    take_share(1, plan["threads"])
     return count
 
 
 def _do_all(job: Job, workers: int, *, evaluate: bool) -> None:
     tasks = [task for task in job.tasks(evaluate=evaluate) if not job.manifest.done(task.name)]
-    # Sums differ in their last bits with the number of threads; this one is the run's for good.
-    torch.set_num_threads(job.manifest.data["plan"]["worker_threads"])
+    plan = job.manifest.data["plan"]
+    # Sums differ in their last bits with threads and batches; what a process takes is the run's for good.
+    take_share(plan["shares"], plan["threads"])
     if min(workers, len(tasks)) > 1:
         side_by_side(job, tasks, min(workers, len(tasks)))
     else:

@@ -1,4 +1,4 @@
-"""Training and evaluation in several processes side by side, each with its share of the cores.
+"""Training and evaluation in several processes side by side, each with its share of the machine.
 
 On a CPU two processes of one thread do more than one of two: nothing waits at the end of each operation, and
 what has no second thread to use (small operations, Python) is done twice at the same time. Workers are sent
@@ -12,8 +12,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -21,26 +21,32 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from safepref.errors import InputError, SafeprefError
-from safepref.hardware import memory_bytes, threads, tune_process
+from safepref.errors import Interrupted, SafeprefError
+from safepref.hardware import memory_bytes, take_share, threads, tune_process
+from safepref.judges.registry import is_embedded
 from safepref.models import LoadedModel
 from safepref.pipeline.job import Job, Task
 from safepref.pipeline.manifest import Manifest
-from safepref.progress import Report, board, relay
+from safepref.progress import Board, Report, board, relay
 from safepref.recipe import Recipe
 
 WORK_BYTES = 4 * 2**30
 """What a worker needs beside weights: activations, gradients and logits, or keys and values."""
 WEIGHT_COPIES = 2
-"""A worker's weights, and what reading or merging them takes for a while."""
+"""A worker's weights, and what merging an adapter into them takes."""
 
 
-def sensible_workers(loaded: LoadedModel, methods: int) -> int:
-    """As many processes as there are methods, cores, and room in memory; one where a CPU does not compute."""
-    if loaded.device.type != "cpu":
+def sensible_workers(loaded: LoadedModel, recipe: Recipe, methods: int) -> int:
+    """As many processes as there are methods, cores, and room in memory.
+
+    One where a CPU does not compute, and where each worker would hold more large models: a policy that is
+    trained in all its weights with their moments, or a guard model as judge.
+    """
+    embedded = is_embedded(recipe.judges.select) and is_embedded(recipe.judges.report)
+    if loaded.device.type != "cpu" or recipe.training.full or not embedded:
         return 1
     weights = sum(int(p.numel() * p.element_size()) for p in loaded.model.parameters())
-    room = memory_bytes(loaded.device) // (WEIGHT_COPIES * weights + WORK_BYTES)
+    room = (memory_bytes(loaded.device) - weights) // (WEIGHT_COPIES * weights + WORK_BYTES)
     return max(1, min(methods, threads(), room))
 
 
@@ -55,7 +61,7 @@ class Done:
 class Failed:
     """A worker's stage ended in an error."""
 
-    error: SafeprefError | MemoryError | OSError | None
+    error: Exception | None
     """An error that the user can mend, else null."""
     trace: str
 
@@ -73,31 +79,26 @@ def side_by_side(job: Job, tasks: Sequence[Task], count: int) -> None:
     """Do all tasks in `count` processes. The earlier ones come first, each after the one that it needs.
 
     Raises:
-        InputError: a worker was ended from outside.
+        Interrupted: a worker was ended from outside.
         Exception: what a stage raised in its worker. The others are stopped; the run goes on from there.
     """
     manifest, left = job.manifest, list(tasks)
-    context = get_context("spawn")  # forking a process whose threads compute can hang
+    _ = job.fingerprint  # so that the workers know it
     workers: list[Worker] = []
-    with board() as show:
+    with board() as shown:
         try:
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                values = (job.recipe, job.out, theirs)
-                process = context.Process(target=_work, args=values, daemon=True)
-                process.start()
-                theirs.close()
-                workers.append(Worker(process, ours))
+            with _interrupts_ignored():
+                workers.extend(_start(job) for _ in range(count))
             while left or any(worker.task for worker in workers):
                 for worker in workers:
                     if worker.task is None and (task := _ready(left, manifest)) is not None:
                         left.remove(task)
                         manifest.begin(task.name)
                         worker.task = task
-                        worker.pipe.send(task)
-                for pipe in wait([worker.pipe for worker in workers if worker.task]):
-                    worker = next(worker for worker in workers if worker.pipe is pipe)
-                    _hear(worker, manifest, show)
+                        with suppress(OSError):  # a worker that is gone is heard of below
+                            worker.pipe.send(task)
+                for pipe in wait([worker.pipe for worker in workers]):
+                    _hear(next(worker for worker in workers if worker.pipe is pipe), manifest, shown)
         finally:
             for worker in workers:
                 if worker.task is not None:
@@ -108,48 +109,74 @@ def side_by_side(job: Job, tasks: Sequence[Task], count: int) -> None:
                 worker.pipe.close()
 
 
+def _start(job: Job) -> Worker:
+    context = get_context("spawn")  # forking a process whose threads compute can hang
+    ours, theirs = context.Pipe()
+    values = (job.recipe, job.out, job.manifest.data, theirs)
+    process = context.Process(target=_work, args=values, daemon=True)
+    process.start()
+    theirs.close()
+    return Worker(process, ours)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C, which reaches the whole group; the parent ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _ready(left: Sequence[Task], manifest: Manifest) -> Task | None:
     return next((task for task in left if task.needs is None or manifest.done(task.needs)), None)
 
 
-def _hear(worker: Worker, manifest: Manifest, show: Any) -> None:
+def _hear(worker: Worker, manifest: Manifest, shown: Board) -> None:
     """Take one message of a worker."""
-    task = worker.task
-    assert task is not None
     try:
         message = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
-        raise InputError(
-            f"{task.name}: its process was ended from outside (exit code {worker.process.exitcode}), perhaps "
-            "for want of memory; the same command continues, with --workers 1 in less memory"
+        raise Interrupted(
+            f"{worker.task.name if worker.task else 'a worker'}: its process ended with exit code "
+            f"{worker.process.exitcode}; -9 is often a want of memory: the same command with --workers 1 "
+            "continues in less"
         ) from None
     if isinstance(message, Report):
-        show(message)
-    elif isinstance(message, Done):
+        shown.show(message)
+    elif isinstance(message, Failed):
+        trace = RuntimeError(f"in a worker:\n{message.trace}")
+        raise message.error or trace from trace
+    elif worker.task is not None:
+        manifest.end(worker.task.name, "done", message.seconds)
+        shown.end(worker.task.point)
         worker.task = None
-        manifest.end(task.name, "done", message.seconds)
-    else:
-        raise message.error or RuntimeError(f"{task.name} failed in its process:\n{message.trace}")
 
 
-def _work(recipe: Recipe, out: Path, pipe: Connection) -> None:
+def _work(recipe: Recipe, out: Path, known: dict[str, Any], pipe: Connection) -> None:
     """A worker's whole life: stages are taken from the pipe, progress and ends are sent back."""
     tune_process()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the rest
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    job = Job(recipe, out, Manifest.copy_of(out, recipe))
-    while True:
-        task: Task = pipe.recv()
-        with relay(pipe.send, task.point):
+    try:
+        job = Job(recipe, out, Manifest.copy_of(known))
+        take_share(known["plan"]["shares"], known["plan"]["threads"])
+        while True:
+            task: Task = pipe.recv()
             start = time.monotonic()
-            try:
+            with relay(pipe.send, task.point):
                 job.do(task)
-            except Exception as error:
-                known = isinstance(error, SafeprefError | MemoryError | OSError)
-                pipe.send(Failed(error if known else None, traceback.format_exc()))  # type: ignore[arg-type]
-                return
-        pipe.send(Done(time.monotonic() - start))
+            pipe.send(Done(time.monotonic() - start))
+    except Exception as error:
+        # A broken pipe would be taken for the command's closed output.
+        mendable = isinstance(error, SafeprefError | MemoryError | OSError)
+        mendable = mendable and not isinstance(error, BrokenPipeError)
+        with suppress(OSError):
+            pipe.send(Failed(error if mendable else None, traceback.format_exc()))
 
 
 def _end_with_parent() -> None:
