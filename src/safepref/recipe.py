@@ -88,7 +88,7 @@ class TrainingSection(Section):
     weight: Amount | None = None
     """Weight of the preference loss beside NLL and anchor; null takes the method's own default."""
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Per method: learning_rate, beta, weight, epochs and the loss's own parameters, for example
+    """Per method: learning_rate, beta, weight, chosen_nll, epochs and the loss's own parameters, for example
     `rdpo: {label_smoothing: 0.1}`."""
     warmup: Share = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -97,10 +97,11 @@ class TrainingSection(Section):
     lora_rank: Positive = 16
     lora_alpha: Positive = 32
     lora_targets: str | tuple[str, ...] = "all-linear"
-    chosen_nll: Amount = 1.0
-    """Weight of the per-token NLL on the chosen answer of harmful pairs; holds the refusals up."""
+    chosen_nll: Amount | None = None
+    """Weight of the per-token NLL on the chosen answer of harmful and of ready pairs; holds the refusals up.
+    Null takes the method's own default."""
     harmless_nll: Amount = 1.0
-    """The same for harmless pairs."""
+    """The same for harmless pairs, for every method."""
     anchor: Amount = 1.0
     """Weight of the general anchor."""
     anchor_kind: Literal["nll", "kl"] = "nll"

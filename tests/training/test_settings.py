@@ -28,6 +28,16 @@ def test_a_recipe_becomes_settings_with_the_methods_own_on_top() -> None:
     assert own.params == {"label_smoothing": 0.2}
 
 
+def test_the_nll_is_the_methods_own_unless_the_recipe_says_otherwise() -> None:
+    plain = TrainingSection()
+    for name in ("nca", "dpo"):
+        taken = TrainingSettings.from_recipe(plain, METHODS[name]).chosen_nll
+        assert taken == {"harmful": METHODS[name].nll, "preference": METHODS[name].nll, "harmless": 1.0}
+    asked = TrainingSection(chosen_nll=0.7, params={"ipo": {"chosen_nll": 0.1}})
+    assert TrainingSettings.from_recipe(asked, METHODS["nca"]).chosen_nll["harmful"] == 0.7
+    assert TrainingSettings.from_recipe(asked, METHODS["ipo"]).chosen_nll["harmful"] == 0.1
+
+
 def test_rates_come_from_the_method_unless_set() -> None:
     nca = METHODS["nca"]
     assert TrainingSettings().rate(nca) == nca.learning_rate

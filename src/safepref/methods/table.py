@@ -79,6 +79,9 @@ class Method:
     weight: float = 1.0
     """Default weight of the preference loss beside the NLL and the anchor: a squared loss with a far target
     would drown them."""
+    nll: float = 2.0
+    """Default weight of the NLL per token on the chosen answers of harmful and ready pairs, which holds the
+    refusals up while the rejected answers are pushed down."""
     needs_reference: bool = True
     """The loss reads the reference's log-probs."""
     paired: bool = True
@@ -242,6 +245,7 @@ _ROWS = (
         arxiv="2402.05369",
         loss=nca,
         beta=0.05,
+        nll=1.0,  # it holds the chosen up by itself; with twice as much it refuses what it should answer
         learning_rate=1e-3,
         full_learning_rate=5e-6,
     ),

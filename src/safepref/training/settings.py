@@ -98,8 +98,10 @@ class TrainingSettings:
             name: _number(f"training.params.{method.name}.{name}", own.pop(name))
             if name in own
             else getattr(section, name)
-            for name in ("epochs", "learning_rate", "beta", "weight")
+            for name in ("epochs", "learning_rate", "beta", "weight", "chosen_nll")
         }
+        nll = common.pop("chosen_nll")
+        nll = method.nll if nll is None else nll
         method.resolve(common["beta"], own)
         return cls(
             **common,
@@ -113,8 +115,8 @@ class TrainingSettings:
             lora_alpha=section.lora_alpha,
             lora_targets=section.lora_targets,
             chosen_nll={
-                "harmful": section.chosen_nll,
-                "preference": section.chosen_nll,
+                "harmful": nll,
+                "preference": nll,
                 "harmless": section.harmless_nll,
             },
             anchor=section.anchor,
