@@ -21,6 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from safepref.errors import Interrupted, SafeprefError
 from safepref.hardware import memory_bytes, take_share, threads, tune_process
 from safepref.judges.registry import is_embedded
@@ -30,8 +32,10 @@ from safepref.pipeline.manifest import Manifest
 from safepref.progress import Board, Report, board, relay
 from safepref.recipe import Recipe
 
-WORK_BYTES = 4 * 2**30
+WORK_BYTES = 5 * 2**30
 """What a worker needs beside weights: activations, gradients and logits, or keys and values."""
+END_SECONDS = 10
+"""What a worker without work is given to end by itself."""
 WEIGHT_COPIES = 2
 """A worker's weights, and what merging an adapter into them takes."""
 
@@ -99,6 +103,10 @@ def side_by_side(job: Job, tasks: Sequence[Task], count: int) -> None:
                             worker.pipe.send(task)
                 for pipe in wait([worker.pipe for worker in workers]):
                     _hear(next(worker for worker in workers if worker.pipe is pipe), manifest, shown)
+            for worker in workers:
+                with suppress(OSError):
+                    worker.pipe.send(None)
+                worker.process.join(END_SECONDS)
         finally:
             for worker in workers:
                 if worker.task is not None:
@@ -159,14 +167,15 @@ def _hear(worker: Worker, manifest: Manifest, shown: Board) -> None:
 
 
 def _work(recipe: Recipe, out: Path, known: dict[str, Any], pipe: Connection) -> None:
-    """A worker's whole life: stages are taken from the pipe, progress and ends are sent back."""
+    """A worker's whole life: stages come through the pipe until null does, progress and ends go back."""
     tune_process()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         job = Job(recipe, out, Manifest.copy_of(known))
         take_share(known["plan"]["shares"], known["plan"]["threads"])
-        while True:
-            task: Task = pipe.recv()
+        # tqdm's own lock is one between processes, which a worker that is terminated would leave behind.
+        tqdm.set_lock(threading.RLock())
+        while (task := pipe.recv()) is not None:
             start = time.monotonic()
             with relay(pipe.send, task.point):
                 job.do(task)
