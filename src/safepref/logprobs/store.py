@@ -13,9 +13,9 @@ import hashlib
 import logging
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,9 +215,14 @@ def reference_logps(
     engine.route.limits.check(rows)
     identity = sha256_json([fingerprint or model_fingerprint(engine.model), _setting(engine)])
     keys = [[completion_key(identity, row.prompt_ids, c) for c in row.completions] for row in rows]
-    with store.claimed(identity), evaluating(engine.model), without_adapters(engine.model):
-        known = store.read(identity)
-        missing = [r for r in range(len(rows)) if any(key not in known for key in keys[r])]
+    known = store.read(identity)
+    with ExitStack() as held:
+        if _missing(keys, known):
+            held.enter_context(store.claimed(identity))
+            known = store.read(identity)  # with what another process has computed meanwhile
+        held.enter_context(evaluating(engine.model))
+        held.enter_context(without_adapters(engine.model))
+        missing = _missing(keys, known)
         if progress is not None:
             progress(len(rows) - len(missing))
         for members in _shards(rows, missing):
@@ -231,6 +236,11 @@ def reference_logps(
     for r, row_keys in enumerate(keys):
         sums[r, : len(row_keys)] = torch.tensor([known[key][0] for key in row_keys])
     return CompletionLogps(sums, shape.counts, shape.counts > 0)
+
+
+def _missing(keys: Sequence[Sequence[bytes]], known: Mapping[bytes, Entry]) -> list[int]:
+    """Rows with a completion that is not known."""
+    return [r for r, row_keys in enumerate(keys) if any(key not in known for key in row_keys)]
 
 
 def _setting(engine: LogprobEngine) -> list[str]:
