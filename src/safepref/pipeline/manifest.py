@@ -116,12 +116,11 @@ class Manifest:
         self._begun[name] = time.monotonic()
         self._save()
 
-    def end(self, name: str, status: str, seconds: float | None = None) -> None:
-        """A stage has ended, after so many seconds where they are known better than from here."""
+    def end(self, name: str, status: str) -> None:
+        """A stage has ended; its time is what has passed since it began."""
         row = self._row(name)
-        taken = time.monotonic() - self._begun.pop(name) if seconds is None else seconds
         row["status"] = status
-        row["seconds"] = round(row["seconds"] + taken, 2)
+        row["seconds"] = round(row["seconds"] + time.monotonic() - self._begun.pop(name), 2)
         self._save()
 
     def _row(self, name: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -57,8 +56,6 @@ def sensible_workers(loaded: LoadedModel, recipe: Recipe, methods: int) -> int:
 @dataclass(frozen=True, slots=True)
 class Done:
     """A worker has finished its stage."""
-
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +158,7 @@ def _hear(worker: Worker, manifest: Manifest, shown: Board) -> None:
         trace = RuntimeError(f"in a worker:\n{message.trace}")
         raise message.error or trace from trace
     elif worker.task is not None:
-        manifest.end(worker.task.name, "done", message.seconds)
+        manifest.end(worker.task.name, "done")
         shown.end(worker.task.point)
         worker.task = None
 
@@ -176,10 +173,9 @@ def _work(recipe: Recipe, out: Path, known: dict[str, Any], pipe: Connection) ->
         # tqdm's own lock is one between processes, which a worker that is terminated would leave behind.
         tqdm.set_lock(threading.RLock())
         while (task := pipe.recv()) is not None:
-            start = time.monotonic()
             with relay(pipe.send, task.point):
                 job.do(task)
-            pipe.send(Done(time.monotonic() - start))
+            pipe.send(Done())
     except Exception as error:
         # A broken pipe would be taken for the command's closed output.
         mendable = isinstance(error, SafeprefError | MemoryError | OSError)
