@@ -29,7 +29,16 @@ def shared_data() -> Path:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     """With SAFEPREF_CI set, a skip that is not about hardware is a failure."""
-    report = yield
+    return _no_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):  # type: ignore[no-untyped-def]
+    """The same for a file that skips itself as a whole while it is imported."""
+    return _no_skip((yield))
+
+
+def _no_skip(report):  # type: ignore[no-untyped-def]
     if report.skipped and os.environ.get("SAFEPREF_CI") == "1" and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not any(word in reason for word in HARDWARE):

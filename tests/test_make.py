@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,43 @@ def test_every_target_that_is_declared_has_a_rule() -> None:
     rules = set(re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE))
     assert {"setup", "demo", "test"} <= declared
     assert declared <= rules, f"declared without a rule: {declared - rules}"
+
+
+@pytest.mark.parametrize("where", ["file", "test"])
+@pytest.mark.parametrize(
+    ("reason", "strict", "code"), [("no TRL", "1", 1), ("no TRL", "0", 0), ("no CUDA", "1", 0)]
+)
+def test_where_all_must_be_present_a_skip_fails(
+    tmp_path: Path, where: str, reason: str, strict: str, code: int
+) -> None:
+    """With the conftest of these tests: a test that skips, and a file that skips itself."""
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    skip = f"pytest.skip({reason!r}" + (", allow_module_level=True)" if where == "file" else ")")
+    body = f"{skip}\ndef test(): pass" if where == "file" else f"def test():\n    {skip}"
+    (tmp_path / "test_skips.py").write_text(f"import pytest\n{body}\ndef test_other(): pass\n")
+    (tmp_path / "test_works.py").write_text("def test_works(): pass\n")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            str(tmp_path),
+            ".",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "SAFEPREF_CI": strict},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode != 0) == bool(code), done.stdout + done.stderr
+    assert (f"everything must be present: Skipped: {reason}" in done.stdout) == bool(code), done.stdout
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -124,7 +124,7 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     for arguments, words in (
         ((path, "--model", tmp_path), "--model"),
         ((path, "--against", tmp_path / "nowhere.jsonl"), "no such file"),
-        (("no-such-set",), "named set"),
+        (("no-such-set",), "one of pku-saferlhf"),
     ):
         with pytest.raises(InputError, match=words) as caught:
             check(*arguments)

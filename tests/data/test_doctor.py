@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 from chat_tokenizers import make
 
-from safepref.data.doctor import Finding, check_file, check_pairs, check_prompts, has_errors
+from safepref.data.doctor import (
+    Finding,
+    check_examples,
+    check_file,
+    check_pairs,
+    check_prompts,
+    has_errors,
+)
 from safepref.data.limits import Limits
-from safepref.data.records import Pair, Prompt, content_id
+from safepref.data.readers import read_pairs
+from safepref.data.records import Example, Pair, Prompt, content_id
 from safepref.data.splits import split_by_template
 
 Write = Callable[..., Path]
@@ -131,6 +139,37 @@ def test_single_defects(bad: Pair, row: int, field: str, words: str, severity: s
     hits = [f for f in findings if f.row == row and f.field == field and words in f.problem]
     assert hits, problems(findings)
     assert hits[0].severity == severity
+
+
+def test_a_pair_read_from_a_file_is_named_by_its_own_row(write: Write) -> None:
+    path = write(GOOD, GOOD, {**GOOD, "prompt": "Where is my key?", "chosen": "Here.\x07"})
+    found = check_pairs([pair("What is a door?", chosen="A \x07 door."), *read_pairs(path)], file="all.jsonl")
+    assert [(f.file, f.row) for f in found if f.field] == [("all.jsonl", 1), (str(path), 3)]
+    repeat = next(f for f in found if not f.field)
+    assert (repeat.file, repeat.row, repeat.problem) == (str(path), 2, "repeats row 1")
+
+
+def test_anchor_examples_are_checked_like_pairs() -> None:
+    def example(text: str, completion: str) -> Example:
+        return Example(content_id(text), ({"role": "user", "content": text},), completion)
+
+    rows = [
+        example("Where is my key?", "In the drawer."),
+        example("How do I pick a lock?", "Ask a smith."),
+        example("What is a door?", "  "),
+        example("What is a wall?", "<|im_end|>Bricks."),
+        example("Where is my key", "Here."),
+        example("What is a long wall?", "brick" + " brick" * 40),
+    ]
+    limits = Limits(max_prompt=64, max_completion=32)
+    found = check_examples(rows, make("chatml"), evaluation=[prompt("how do I pick a lock")], limits=limits)
+    assert [(f.row, f.field, f.severity) for f in found] == [
+        (2, "prompt", "error"),
+        (3, "completion", "error"),
+        (4, "completion", "warning"),
+        (5, "prompt", "warning"),
+        (6, "completion", "warning"),
+    ]
 
 
 def test_balance() -> None:

@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+from safepref.data.limits import Limits
 from safepref.data.starter import load_starter
 from safepref.errors import InputError
+from safepref.models import embedded_folder
+from safepref.pipeline.check import check_run
 from safepref.pipeline.prompts import gather
 from safepref.recipe import load_recipe
 
@@ -61,3 +65,68 @@ def test_a_bad_pair_stops_with_its_row_and_the_way_out_or_is_left_out(tmp_path: 
         gather(load_recipe(None, [f"data.pairs={path}"]))
     found = gather(load_recipe(None, [f"data.pairs={path}", "data.drop_bad=true"]))
     assert [pair.messages[-1]["content"] for pair in found.pairs] == ["q0", "q1", "q2"]
+
+
+def test_a_file_of_bad_pairs_alone_is_an_error_and_no_empty_set(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"prompt": "q", "chosen": "", "rejected": "Yes."}) + "\n")
+    with pytest.raises(InputError, match=r"all 1 rows are bad, the first: .*chosen: empty"):
+        gather(load_recipe(None, [f"data.pairs={path}", "data.drop_bad=true"]))
+
+
+def test_a_local_copy_of_a_named_set_is_read_in_the_sets_own_columns(tmp_path: Path) -> None:
+    path = tmp_path / "pku.jsonl"
+    rows = [
+        {
+            "prompt": f"{word} show, ticket {n}: forged with which pen?",
+            "response_0": "Print it so.",
+            "response_1": "Please buy one.",
+            "is_response_0_safe": False,
+            "is_response_1_safe": True,
+            "better_response_id": 0,
+            "safer_response_id": 1,
+        }
+        for n, word in enumerate(
+            ("puppet", "magic", "dance", "horse", "water", "light", "robot", "paper", "ice", "dog")
+        )
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0] | {"response_0": None}]))
+    found = gather(load_recipe(None, [f"data.pairs=pku-saferlhf:{path}"]))
+    assert [pair.chosen for pair in found.pairs] == ["Please buy one."] * 10
+    assert found.pairs[3].meta["row"] == 4
+    assert (
+        len(found.notes) == 1 and "1 rows are bad and left out" in found.notes[0] and ":11:" in found.notes[0]
+    )
+    with pytest.raises(InputError, match=r"nothere\.jsonl: no such file"):
+        gather(load_recipe(None, [f"data.pairs=pku-saferlhf:{tmp_path}/nothere.jsonl"]))
+    with pytest.raises(InputError, match="no such file; give a path, a named set"):
+        gather(load_recipe(None, [f"data.pairs={tmp_path}/nothere.jsonl"]))
+
+
+def test_a_benchmark_question_is_never_trained_on(tmp_path: Path) -> None:
+    asked = load_starter("general", "train")[0].text
+    task = tmp_path / "mine.jsonl"
+    task.write_text(json.dumps({"question": asked, "choices": ["a", "b"], "answer": 0}) + "\n")
+    own = tmp_path / "pairs.jsonl"
+    own.write_text(
+        json.dumps({"prompt": asked.upper(), "chosen": "No.", "rejected": "Yes."})
+        + "\n"
+        + json.dumps({"prompt": "q", "chosen": "No.", "rejected": "Yes."})
+        + "\n"
+    )
+    found = gather(load_recipe(None, [f"evaluation.capability=[{task}]", f"data.pairs={own}"]))
+    assert asked not in {prompt.text for prompt in found.general}
+    assert (found.dropped["general"], found.dropped["pairs"]) == (1, 1)
+    assert [pair.messages[-1]["content"] for pair in found.pairs] == ["q"]
+
+
+def test_the_doctor_of_a_run_reads_the_users_files_row_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "harmful.jsonl"
+    words = ("bank", "shop", "school", "train", "farm", "port")
+    rows = [{"prompt": f"{w.title()} number {n}: how would a thief enter it?"} for n, w in enumerate(words)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "Rob a \x07 bank"}]))
+    recipe = load_recipe(None, [f"evaluation.prompts={path}"])
+    limits = Limits(max_prompt=64, max_completion=64)
+    tokenizer = AutoTokenizer.from_pretrained(str(embedded_folder()))
+    found = check_run(recipe, gather(recipe), [], [], tokenizer, limits, tmp_path)
+    assert [(f.file, f.row, f.field) for f in found] == [(str(path), 7, "messages[0]")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safepref.data.findings import Finding, bad_row, error, warning
@@ -40,18 +40,23 @@ def messages(conversation: Sequence[Message], where: Where) -> list[Finding]:
     return []
 
 
-def answers(pair: Pair, where: Where) -> list[Finding]:
-    """Empty answers, and answers that do not differ."""
+def completions(named: Sequence[tuple[str, object]], where: Where) -> list[Finding]:
+    """Empty answers, and answers with white space round them."""
     findings = []
-    both = (("chosen", pair.chosen), ("rejected", pair.rejected))
-    for name, text in both:
+    for name, text in named:
         if not isinstance(text, str) or not text.strip():
             mend = "give an answer or remove the row"
             findings.append(error(where, name, "empty or not text", mend, text))
         elif text != text.strip():
             mend = "strip it, unless the space is meant to be learned"
             findings.append(warning(where, name, "begins or ends with white space", mend, text))
-    if not all(isinstance(text, str) for _, text in both):
+    return findings
+
+
+def answers(pair: Pair, where: Where) -> list[Finding]:
+    """Both answers of a pair, which must differ."""
+    findings = completions((("chosen", pair.chosen), ("rejected", pair.rejected)), where)
+    if not all(isinstance(text, str) for text in (pair.chosen, pair.rejected)):
         return findings
     mend = "give two different answers"
     if pair.chosen == pair.rejected:
@@ -92,17 +97,19 @@ def texts(
 def repeated_pairs(pairs: Sequence[Pair], places: Sequence[Where]) -> list[Finding]:
     """Pairs that stand twice, and pairs that prefer the opposite of another."""
     findings = []
-    seen: dict[tuple[str, str, str], int] = {}
+    seen: dict[tuple[str, str, str], Where] = {}
     for pair, where in zip(pairs, places, strict=True):
         conversation = _conversation(pair.messages)
         key = (conversation, pair.chosen, pair.rejected)
         opposite = seen.get((conversation, pair.rejected, pair.chosen))
         if key in seen:
-            findings.append(warning(where, "", f"repeats row {seen[key]}", "remove one", request(pair)))
+            findings.append(
+                warning(where, "", f"repeats {_place(seen[key], where)}", "remove one", request(pair))
+            )
         elif opposite is not None and pair.chosen != pair.rejected:
-            problem = f"prefers the opposite of row {opposite}"
+            problem = f"prefers the opposite of {_place(opposite, where)}"
             findings.append(error(where, "chosen", problem, "keep the one that is right", request(pair)))
-        seen.setdefault(key, where.row)
+        seen.setdefault(key, where)
     return findings
 
 
@@ -133,9 +140,16 @@ def balance(pairs: Sequence[Pair], file: str) -> list[Finding]:
 
 
 def against(
-    records: Sequence[Pair] | Sequence[Prompt], evaluation: Sequence[Prompt], places: Sequence[Where]
+    records: Sequence[Pair] | Sequence[Prompt],
+    evaluation: Sequence[Prompt],
+    places: Sequence[Where],
+    *,
+    templates: bool = True,
 ) -> list[Finding]:
-    """Training against evaluation: the same request, a near-duplicate, the same template."""
+    """Training against evaluation: the same request, a near-duplicate, the same template.
+
+    `templates` is False for records that no longer carry theirs: found anew, they would be too wide.
+    """
     if not records or not evaluation:
         return []
     requests, held_out = [request(r) for r in records], [p.text for p in evaluation]
@@ -143,8 +157,8 @@ def against(
     near: dict[int, tuple[float, str]] = {}
     for i, j, cosine in near_duplicates(requests, held_out, _NEAR_EVALUATION):
         near[i] = max(near.get(i, (0.0, "")), (cosine, held_out[j]))
-    keys = _templates([*records, *evaluation])
-    templates = set(keys[len(requests) :])
+    keys = _templates([*records, *evaluation]) if templates else []
+    evaluated = set(keys[len(requests) :])
     findings = []
     mend = "remove it from training: evaluation would measure memory"
     for index, (text, where) in enumerate(zip(requests, places, strict=True)):
@@ -154,7 +168,7 @@ def against(
             cosine, other = near[index]
             problem = f"nearly an evaluation prompt (word cosine {cosine:.2f}: {show(other)})"
             findings.append(error(where, "prompt", problem, mend, text))
-        elif keys[index] in templates:
+        elif templates and keys[index] in evaluated:
             problem = f'its template "{keys[index]}" also stands in evaluation'
             findings.append(error(where, "prompt", problem, "remove it, or split by template", text))
     return findings
@@ -171,10 +185,12 @@ def repeated_prompts(prompts: Sequence[tuple[Prompt, Where]]) -> list[Finding]:
             continue
         first, place = seen[key]
         if first.split != prompt.split:
-            problem = f"stands in {prompt.split} and, at row {place.row}, in {first.split}"
+            problem = f"stands in {prompt.split} and, at {_place(place, where)}, in {first.split}"
             findings.append(error(where, "prompt", problem, "keep it in one split", prompt.text))
         else:
-            findings.append(warning(where, "prompt", f"repeats row {place.row}", "remove one", prompt.text))
+            findings.append(
+                warning(where, "prompt", f"repeats {_place(place, where)}", "remove one", prompt.text)
+            )
     return findings
 
 
@@ -194,20 +210,23 @@ def shared_templates(prompts: Sequence[tuple[Prompt, Where]]) -> list[Finding]:
 
 
 def tokens(
-    pairs: Sequence[tuple[Pair, Where]],
+    rows: Sequence[tuple[Sequence[Message], Mapping[str, str], Where]],
     tokenizer: PreTrainedTokenizerBase,
     limits: Limits | None,
     system: str | None,
     file: str,
 ) -> list[Finding]:
-    """BOS and end-of-turn counts, the boundary of prompt and completion, and what the limits cut."""
+    """BOS and end-of-turn counts, the boundary of prompt and completion, and what the limits cut.
+
+    A row is a conversation, its answers by the names of their fields, and its place.
+    """
     render = renderer(tokenizer, system)
     mend = "nothing to do if this is meant; otherwise set tokenizer.chat_template"
     findings = [warning(Where(file, 0), "", note, mend) for note in render.notes]
     bos, end = tokenizer.bos_token_id, render.end_id
-    for pair, where in pairs:
-        for name, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-            ids = render.completion(pair.messages, text)
+    for conversation, named, where in rows:
+        for name, text in named.items():
+            ids = render.completion(conversation, text)
             ends = ids.completion_ids.count(end)
             if ends != 1 or ids.completion_ids[-1] != end:
                 problem = f"{ends} ends of turn, where one belongs at the end"
@@ -236,6 +255,13 @@ def long_prompts(
     render = renderer(tokenizer, system)
     lengths = ((len(render.prompt(prompt.messages)), where) for prompt, where in prompts)
     return [_cut(where, "prompt", n, limits.max_prompt) for n, where in lengths if n > limits.max_prompt]
+
+
+def _place(first: Where, where: Where) -> str:
+    """Where a row's twin stands, seen from that row."""
+    if first.row and first.file == where.file:
+        return f"row {first.row}"
+    return f"{first.file}:{first.row}" if first.row else first.file
 
 
 def _templates(records: Sequence[Pair | Prompt]) -> list[str]:

@@ -13,7 +13,7 @@ from safepref.data import checks
 from safepref.data.findings import Finding, bad_row, has_errors, warning
 from safepref.data.limits import Limits
 from safepref.data.readers import parse_dialogue, parse_pair, parse_prompt
-from safepref.data.records import Pair, Prompt
+from safepref.data.records import Example, Pair, Prompt
 from safepref.data.rows import Row, RowError, Where, iter_rows
 from safepref.data.sources.base import Source
 from safepref.errors import InputError
@@ -21,7 +21,15 @@ from safepref.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Finding", "check_file", "check_pairs", "check_prompts", "check_source", "has_errors"]
+__all__ = [
+    "Finding",
+    "check_examples",
+    "check_file",
+    "check_pairs",
+    "check_prompts",
+    "check_source",
+    "has_errors",
+]
 
 Record = TypeVar("Record", bound=Pair | Prompt)
 
@@ -103,8 +111,10 @@ def check_pairs(
         limits: with the tokenizer, what would be cut.
         system: the system prompt that training will use.
         file: the name to print.
-        rows: `(N,)` row numbers or places to print; by default 1, 2, ….
+        rows: `(N,)` row numbers or places to print; by default where each was read, else 1, 2, ….
     """
+    if rows is None:
+        rows = [_origin(pair) or Where(file, number) for number, pair in enumerate(pairs, 1)]
     places = _places(len(pairs), file, rows)
     findings: list[Finding] = []
     for pair, where in zip(pairs, places, strict=True):
@@ -116,7 +126,42 @@ def check_pairs(
     if tokenizer is not None:
         # A pair that is broken as text cannot be rendered.
         broken_rows = {(f.file, f.row) for f in findings if f.severity == "error" and f.row}
-        sound = [(p, w) for p, w in zip(pairs, places, strict=True) if w not in broken_rows]
+        sound = [
+            (pair.messages, {"chosen": pair.chosen, "rejected": pair.rejected}, where)
+            for pair, where in zip(pairs, places, strict=True)
+            if where not in broken_rows
+        ]
+        findings += checks.tokens(sound, tokenizer, limits, system, file)
+    return _sorted(findings)
+
+
+def check_examples(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    evaluation: Sequence[Prompt] = (),
+    limits: Limits | None = None,
+    system: str | None = None,
+    file: str = "examples",
+) -> list[Finding]:
+    """Findings over anchor examples: what `check_pairs` finds, with the one answer that there is."""
+    findings: list[Finding] = []
+    places = _places(len(examples), file, None)
+    for example, where in zip(examples, places, strict=True):
+        turns = [(f"messages[{i}]", m["content"]) for i, m in enumerate(example.messages)]
+        findings += checks.messages(example.messages, where)
+        findings += checks.completions([("completion", example.completion)], where)
+        findings += checks.texts([*turns, ("completion", example.completion)], where, tokenizer)
+    asked = [Prompt(e.id, e.messages, "general") for e in examples]
+    findings += checks.repeated_prompts(list(zip(asked, places, strict=True)))
+    findings += checks.against(asked, evaluation, places, templates=False)
+    if tokenizer is not None:
+        broken_rows = {f.row for f in findings if f.severity == "error"}
+        sound = [
+            (e.messages, {"completion": e.completion}, where)
+            for e, where in zip(examples, places, strict=True)
+            if where.row not in broken_rows
+        ]
         findings += checks.tokens(sound, tokenizer, limits, system, file)
     return _sorted(findings)
 
@@ -173,6 +218,12 @@ def _parse(
 def _places(count: int, file: str, rows: Sequence[int | Where] | None) -> list[Where]:
     given = rows if rows is not None else range(1, count + 1)
     return [row if isinstance(row, Where) else Where(file, row) for row in given]
+
+
+def _origin(pair: Pair) -> Where | None:
+    """Where a pair was read, if it says so."""
+    file, row = pair.meta.get("file"), pair.meta.get("row")
+    return Where(file, row) if isinstance(file, str) and isinstance(row, int) else None
 
 
 def _texts(pair: Pair) -> list[tuple[str, str]]:

@@ -109,8 +109,13 @@ def parse_pair(row: Row, where: Where) -> Pair:
         template=_optional_text(row, "template", where) or "",
         source=_optional_text(row, "source", where) or Path(where.file).stem,
         weight=_weight(row, where),
-        meta=row["meta"] if isinstance(row.get("meta"), dict) else {},
+        meta={**_meta(row), "file": where.file, "row": where.row},
     )
+
+
+def _meta(row: Row) -> dict[str, Any]:
+    found = row.get("meta")
+    return found if isinstance(found, dict) else {}
 
 
 def parse_prompt(row: Row, where: Where, kind: PromptKind) -> Prompt:

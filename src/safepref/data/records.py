@@ -81,7 +81,8 @@ class Pair:
     source: str = ""
     weight: float = 1.0
     meta: dict[str, Any] = field(default_factory=dict)
-    """`chosen_truncated` and `rejected_truncated` mark sides cut by a token cap, whose end is not taught."""
+    """`chosen_truncated` and `rejected_truncated` mark sides cut by a token cap, whose end is not taught;
+    `file` and `row` are where a pair was read, for whoever has to mend it."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary for one JSON line."""

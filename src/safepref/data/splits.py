@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
-from safepref.data.near import normalised, template_keys
+from safepref.data.near import near_duplicates, normalised, template_keys
 from safepref.data.records import SPLITS, Pair, Prompt, Split
 from safepref.errors import InputError
 
@@ -119,6 +119,19 @@ def without_templates_of(
     for record, key in zip(records, keys, strict=False):
         (dropped if key in held_out else kept).append(replace(record, template=key))
     return kept, dropped
+
+
+def without_questions(
+    records: Sequence[Record], questions: Sequence[str], threshold: float = 0.9
+) -> tuple[list[Record], list[Record]]:
+    """Training records that are no benchmark question nor nearly one (word cosine), and those that are."""
+    asked = [request(record) for record in records]
+    exact = {normalised(question) for question in questions}
+    held_out = {i for i, text in enumerate(asked) if normalised(text) in exact}
+    if questions:
+        held_out |= {i for i, _, _ in near_duplicates(asked, questions, threshold)}
+    kept = [record for i, record in enumerate(records) if i not in held_out]
+    return kept, [records[i] for i in sorted(held_out)]
 
 
 def balanced_sample(

@@ -1,18 +1,23 @@
-"""`safepref data check`: the data doctor on a file or a named set, before any run."""
+"""The data doctor on a file or a named set (`safepref data check`), and on all that a run will use."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from safepref.data.doctor import check_file, check_source
+from safepref.data.checks import repeated_prompts
+from safepref.data.doctor import check_examples, check_file, check_pairs, check_source
 from safepref.data.findings import Finding
 from safepref.data.limits import Limits
 from safepref.data.readers import read_prompts
-from safepref.data.sources import SOURCES, get_source
+from safepref.data.records import Example, Pair, Split
+from safepref.data.rows import Where
+from safepref.data.sources import source_file
 from safepref.errors import InputError
-from safepref.recipe import TrainingSection
+from safepref.pipeline.prompts import Prompts, Suite
+from safepref.recipe import Recipe, TrainingSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,10 +35,6 @@ def check_data(source: str, *, model: str | None = None, against: Sequence[Path]
     Raises:
         InputError: a file, set or tokenizer that cannot be read.
     """
-    name, _, path = source.partition(":")
-    named = name.casefold().replace("_", "-") in SOURCES
-    if not named and not Path(source).is_file():
-        raise InputError(f"{source}: no such file; give a path, or a named set: {', '.join(SOURCES)}")
     # Rows of every label count: none of them may be trained on.
     evaluation = [prompt for file in against for prompt in read_prompts(file, "general")]
     tokenizer = _tokenizer(model) if model is not None else None
@@ -41,7 +42,51 @@ def check_data(source: str, *, model: str | None = None, against: Sequence[Path]
     limits = Limits(max_prompt=half, max_completion=half)
     if Path(source).is_file():
         return check_file(source, tokenizer, evaluation=evaluation, limits=limits)
-    return check_source(get_source(name), path or None, tokenizer, evaluation=evaluation, limits=limits)
+    named, path = source_file(source)
+    return check_source(named, path, tokenizer, evaluation=evaluation, limits=limits)
+
+
+def check_run(
+    recipe: Recipe,
+    prompts: Prompts,
+    pairs: Sequence[Pair],
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    limits: Limits,
+    folder: Path,
+) -> list[Finding]:
+    """Everything that the doctor finds in what a run trains and evaluates on, errors first.
+
+    Args:
+        recipe: names the user's files of prompts, each of which is checked row by row.
+        prompts: what evaluation asks; choose and report are held against each other.
+        pairs: `(N,)` what is trained on, each held against the evaluation.
+        examples: `(M,)` the anchor.
+        tokenizer: the policy's.
+        limits: what training and evaluation cut.
+        folder: where the run keeps pairs.jsonl and examples.jsonl, for the findings' places.
+    """
+    shared: dict[str, Any] = {
+        "evaluation": prompts.evaluation,
+        "limits": limits,
+        "system": recipe.model.system,
+    }
+    findings = check_pairs(pairs, tokenizer, file=str(folder / "pairs.jsonl"), **shared)
+    findings += check_examples(examples, tokenizer, file=str(folder / "examples.jsonl"), **shared)
+    asked = recipe.evaluation
+    for name in dict.fromkeys((recipe.data.prompts, asked.prompts, asked.benign, asked.toxicity)):
+        if name is not None and Path(name).is_file():
+            findings += check_file(name, tokenizer, limits=limits)
+    sides: list[tuple[Split, Suite]] = [("choose", prompts.choose), ("report", prompts.report)]
+    findings += repeated_prompts(
+        [
+            (replace(prompt, split=side), Where(prompt.source, 0))
+            for side, suite in sides
+            for prompt in (*suite.safety, *suite.benign)
+            if prompt.attack is None
+        ]
+    )
+    return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:

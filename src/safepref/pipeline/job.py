@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safepref import assets
-from safepref.data.doctor import check_pairs, has_errors
+from safepref.data.findings import has_errors
 from safepref.data.limits import Limits
 from safepref.data.records import Example, Pair
+from safepref.data.sources import local_file
 from safepref.errors import InputError, NegativeResult
 from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples
 from safepref.generation.base import Engine, Sampling
@@ -21,6 +22,7 @@ from safepref.logprobs.store import ReferenceStore, model_fingerprint
 from safepref.methods import Method, resolve_methods
 from safepref.models import EMBEDDED, LoadedModel, load_model, variant
 from safepref.pairs.build import Builder, Built
+from safepref.pipeline.check import check_run
 from safepref.pipeline.forecast import forecast
 from safepref.pipeline.judging import Bench, refuses
 from safepref.pipeline.manifest import Manifest
@@ -102,8 +104,8 @@ class Job:
         """
         data, asked = self.recipe.data, self.recipe.evaluation
         named = (data.prompts, data.pairs, asked.prompts, asked.benign, asked.toxicity)
-        files = [name for name in (*named, *(asked.capability or ())) if name and Path(name).is_file()]
-        hashes = {name: sha256_file(Path(name)) for name in files}
+        given = [name for name in (*named, *(asked.capability or ())) if name]
+        hashes = {name: sha256_file(file) for name in given if (file := local_file(name))}
         known = self.manifest.data["hashes"].get("inputs", hashes)
         changed = sorted(name for name in hashes if hashes[name] != known.get(name))
         if changed:
@@ -203,9 +205,13 @@ class Job:
             if not todo:
                 return
             section, built = self.recipe.data, Built()
+            for note in self.prompts.notes:
+                console().print(f"  {note}")
             for name, count in self.prompts.dropped.items():
                 if count:
-                    console().print(f"  {count} {name} training prompts dropped: their template is evaluated")
+                    console().print(
+                        f"  {count} {name} training prompts dropped: they or their template are evaluated"
+                    )
             # Prompts are asked again until an answer is unsafe, so this is a guess.
             total = round(1.8 * section.harmful + 1.5 * section.harmless + 1.2 * section.general)
             with track("answers", total) as advance:
@@ -256,13 +262,14 @@ class Job:
         with self.manifest.stage("check", "Check: the data doctor") as todo:
             if not todo:
                 return
-            findings = check_pairs(
+            findings = check_run(
+                self.recipe,
+                self.prompts,
                 self.pairs,
+                self.examples,
                 self.loaded.tokenizer,
-                evaluation=self.prompts.evaluation,
-                limits=self.limits,
-                system=self.recipe.model.system,
-                file=str(self.out / "data" / "pairs.jsonl"),
+                self.limits,
+                self.out / "data",
             )
             write_jsonl(self.out / "data" / "findings.jsonl", (f.to_json() for f in findings))
             for finding in findings[:20]:

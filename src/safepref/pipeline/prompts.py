@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from safepref.attacks import attack_prompts
 from safepref.data.readers import iter_pairs, read_pairs, read_prompts
 from safepref.data.records import Pair, Prompt, PromptKind, Split
-from safepref.data.sources import SOURCES, get_source, load_pairs, load_prompts
-from safepref.data.splits import balanced_sample, split_by_template, without_templates_of
+from safepref.data.rows import RowError
+from safepref.data.sources import Loaded, load_pairs, load_prompts, source_file
+from safepref.data.splits import balanced_sample, split_by_template, without_questions, without_templates_of
 from safepref.data.starter import StarterKind, load_starter
 from safepref.errors import InputError
 from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, read_task
-from safepref.progress import console
 from safepref.recipe import EvaluationSection, Recipe
+
+Record = TypeVar("Record", Prompt, Pair)
 
 SHARED: Mapping[Split, float] = {"train": 0.5, "choose": 0.1, "report": 0.4}
 """A set of the user's that serves training and evaluation."""
@@ -52,7 +55,9 @@ class Prompts:
     choose: Suite
     report: Suite
     dropped: dict[str, int]
-    """Training rows dropped because their template stands in evaluation, by pool."""
+    """Training rows dropped because their template, or a benchmark's question, is evaluated, by pool."""
+    notes: list[str]
+    """What was left out in reading, a line each."""
 
     @property
     def evaluation(self) -> list[Prompt]:
@@ -71,9 +76,10 @@ def gather(recipe: Recipe) -> Prompts:
         InputError: a file or set that cannot be read, or too few prompts on a side.
     """
     asked, seed = recipe.evaluation, recipe.seed
-    harmful = _harmful(recipe)
-    benign = _benign(recipe)
-    toxicity = _distinct(_read(asked.toxicity or "real-toxicity-prompts", "toxicity"))
+    notes: list[str] = []
+    harmful = _harmful(recipe, notes)
+    benign = _benign(recipe, notes)
+    toxicity = _distinct(_read(asked.toxicity or "real-toxicity-prompts", "toxicity", notes))
     report = Suite(
         safety=_attacked(harmful["report"], "report", asked, seed),
         benign=_sample(benign["report"], _cap(asked.benign_count, asked.limit), seed),
@@ -87,49 +93,58 @@ def gather(recipe: Recipe) -> Prompts:
         ),
         capability=[_choose_arithmetic(report, _cap(asked.choose_arithmetic, asked.limit), seed)],
     )
-    pairs = _ready_pairs(recipe)
+    pairs = _ready_pairs(recipe, notes)
     held_out = [p for kind in (harmful, benign) for side in ("choose", "report") for p in kind[side]]
-    kept_harmful, dropped_harmful = without_templates_of(harmful["train"], held_out)
-    kept_harmless, dropped_harmless = without_templates_of(benign["train"], held_out)
-    general, dropped_general = without_templates_of(load_starter("general", "train"), held_out)
     # The user's pairs may hold attacked requests, so they are held against the attacked prompts too.
     shown = [*held_out, *(p for suite in (choose, report) for p in suite.safety if p.attack is not None)]
-    kept_pairs, dropped_pairs = without_templates_of(pairs, shown) if pairs else ([], [])
+    questions = [row["question"] for s in (choose, report) for task in s.capability for row in task.rows]
+    pools = {
+        "harmful": harmful["train"],
+        "harmless": benign["train"],
+        "general": load_starter("general", "train"),
+    }
+    kept = {name: _not_evaluated(pool, held_out, questions) for name, pool in pools.items()}
+    kept_pairs = _not_evaluated(pairs, shown, questions)
+    dropped = {name: len(pool) - len(kept[name]) for name, pool in pools.items()}
     return Prompts(
-        harmful=kept_harmful,
-        harmless=kept_harmless,
-        general=general,
+        **kept,
         pairs=kept_pairs,
         choose=choose,
         report=report,
-        dropped={
-            "harmful": len(dropped_harmful),
-            "harmless": len(dropped_harmless),
-            "general": len(dropped_general),
-            "pairs": len(dropped_pairs),
-        },
+        dropped=dropped | {"pairs": len(pairs) - len(kept_pairs)},
+        notes=notes,
     )
 
 
-def _harmful(recipe: Recipe) -> dict[Split, list[Prompt]]:
+def _not_evaluated(
+    records: Sequence[Record], held_out: Sequence[Prompt], questions: Sequence[str]
+) -> list[Record]:
+    """The records whose template is not evaluated and that are no benchmark question."""
+    if not records:
+        return []
+    kept, _ = without_templates_of(records, held_out)
+    return without_questions(kept, questions)[0]
+
+
+def _harmful(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     """Harmful prompts for the three sides; one file named for both uses is dealt out by template."""
     train, evaluation = recipe.data.prompts, recipe.evaluation.prompts
     if evaluation is not None and train is not None and _same(evaluation, train):
-        return split_by_template(_read(evaluation, "harmful", train=True), SHARED, recipe.seed)
+        return split_by_template(_read(evaluation, "harmful", notes, train=True), SHARED, recipe.seed)
     sides = _starter("harmful", evaluated=evaluation is None)
     if train is not None:
-        sides |= split_by_template(_read(train, "harmful", train=True), TRAINED, recipe.seed)
+        sides |= split_by_template(_read(train, "harmful", notes, train=True), TRAINED, recipe.seed)
     if evaluation is not None:
-        sides["report"] = _distinct(_read(evaluation, "harmful"))
+        sides["report"] = _distinct(_read(evaluation, "harmful", notes))
     return sides
 
 
-def _benign(recipe: Recipe) -> dict[Split, list[Prompt]]:
+def _benign(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     """Harmless look-alikes for the three sides."""
     name = recipe.evaluation.benign
     sides = _starter("lookalikes", evaluated=name is None)
     if name is not None:
-        sides["report"] = _distinct(_read(name, "harmless"))
+        sides["report"] = _distinct(_read(name, "harmless", notes))
     return sides
 
 
@@ -154,41 +169,48 @@ def _same(first: str, second: str) -> bool:
     return first == second or Path(first).resolve() == Path(second).resolve()
 
 
-def _read(name: str, kind: PromptKind, *, train: bool = False) -> list[Prompt]:
+def _read(name: str, kind: PromptKind, notes: list[str], *, train: bool = False) -> list[Prompt]:
     if Path(name).is_file():
         return read_prompts(name, kind, source=Path(name).name)
-    if name.casefold().replace("_", "-") not in SOURCES and ("/" in name or "." in name):
-        raise InputError(f"{name}: no such file; give a path, or a named set: {', '.join(SOURCES)}")
-    prompts, _ = load_prompts(name, kind=kind, purpose="train" if train else "evaluate")
+    source, file = source_file(name)
+    prompts, loaded = load_prompts(source.name, file, kind=kind, purpose="train" if train else "evaluate")
+    _note_bad_rows(name, loaded, notes)
     return prompts
 
 
-def _ready_pairs(recipe: Recipe) -> list[Pair]:
+def _ready_pairs(recipe: Recipe, notes: list[str]) -> list[Pair]:
     name = recipe.data.pairs
     if name is None:
         return []
     if Path(name).is_file():
-        pairs = _sound_pairs(Path(name)) if recipe.data.drop_bad else _all_pairs(Path(name))
-    elif name.casefold().replace("_", "-") not in SOURCES and ("/" in name or "." in name):
-        raise InputError(f"data.pairs {name}: no such file; give a path, or a named set of pairs")
+        pairs = _sound_pairs(Path(name), notes) if recipe.data.drop_bad else _all_pairs(Path(name))
     else:
-        pairs, _ = load_pairs(get_source(name).name)
+        source, file = source_file(name)
+        pairs, loaded = load_pairs(source.name, file)
+        _note_bad_rows(name, loaded, notes)
     limit = recipe.data.pairs_limit
     return balanced_sample(pairs, limit, seed=recipe.seed) if limit is not None else pairs
+
+
+def _note_bad_rows(name: str, loaded: Loaded, notes: list[str]) -> None:
+    if loaded.bad:
+        notes.append(f"{name}: {len(loaded.bad)} rows are bad and left out, the first: {loaded.bad[0]}")
 
 
 def _all_pairs(path: Path) -> list[Pair]:
     try:
         return read_pairs(path)
-    except InputError as error:
+    except RowError as error:
         raise InputError(f"{error}; or leave such rows out with data.drop_bad=true") from error
 
 
-def _sound_pairs(path: Path) -> list[Pair]:
+def _sound_pairs(path: Path, notes: list[str]) -> list[Pair]:
     found = [pair for _, pair in iter_pairs(path)]
     kept = [pair for pair in found if isinstance(pair, Pair)]
+    if not kept:
+        raise InputError(f"{path}: all {len(found)} rows are bad, the first: {found[0]}")
     if len(kept) < len(found):
-        console().print(f"{path}: {len(found) - len(kept)} of {len(found)} rows are bad and left out")
+        notes.append(f"{path}: {len(found) - len(kept)} of {len(found)} rows are bad and left out")
     return kept
 
 

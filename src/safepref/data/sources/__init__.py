@@ -28,7 +28,18 @@ from safepref.data.sources import (
 from safepref.data.sources.base import Hub, Loaded, Purpose, Source
 from safepref.errors import InputError
 
-__all__ = ["SOURCES", "Hub", "Loaded", "Purpose", "Source", "get_source", "load_pairs", "load_prompts"]
+__all__ = [
+    "SOURCES",
+    "Hub",
+    "Loaded",
+    "Purpose",
+    "Source",
+    "get_source",
+    "load_pairs",
+    "load_prompts",
+    "local_file",
+    "source_file",
+]
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
@@ -62,6 +73,27 @@ def get_source(name: str) -> Source:
     near = difflib.get_close_matches(wanted, SOURCES, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
     raise InputError(f"data set {name!r}: unknown; {hint}one of {', '.join(SOURCES)}, or a file")
+
+
+def source_file(text: str) -> tuple[Source, Path | None]:
+    """The set that NAME or NAME:FILE stands for, and the file to read in place of the hub or the assets.
+
+    Raises:
+        InputError: no such set; or a path where no file is.
+    """
+    name, _, file = text.partition(":")
+    if name.casefold().replace("_", "-") not in SOURCES and any(mark in text for mark in "/\\."):
+        raise InputError(
+            f"{text}: no such file; give a path, a named set ({', '.join(SOURCES)}), or NAME:FILE for a file "
+            "in the columns of a set"
+        )
+    return get_source(name), Path(file) if file else None
+
+
+def local_file(text: str) -> Path | None:
+    """The file that a recipe's FILE or NAME:FILE reads, or None where it reads none."""
+    places = (Path(text), Path(text.partition(":")[2]))
+    return next((place for place in places if place.is_file()), None)
 
 
 def load_pairs(
