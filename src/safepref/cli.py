@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -208,12 +209,21 @@ def methods() -> None:
 
     from safepref.methods import METHODS, PAPER_METHODS
 
-    table = Table("name", "title", "beta", "rate", "reference", "coupled", "arXiv", title="Methods")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("name", "title", "beta", "rate", "NLL", "weight", "needs", "arXiv"):
+        table.add_column(name, no_wrap=True)
     for name, row in METHODS.items():
-        marks = ["yes" if row.needs_reference else "no", "batch" if row.batch_coupled else ""]
-        title = row.title if name in PAPER_METHODS else f"{row.title} (beyond the ten)"
-        table.add_row(name, title, f"{row.beta:g}", f"{row.learning_rate:g}", *marks, row.arxiv)
-    Console().print(table)
+        nll = "own" if row.has_nll else f"{row.nll:g}"
+        values = [f"{row.beta:g}", f"{row.learning_rate:g}", nll, f"{row.weight:g}"]
+        needs = "".join(["ref" if row.needs_reference else "-", "+batch" if row.batch_coupled else ""])
+        table.add_row(name, row.title, *values, needs, row.arxiv)
+    shell = Console()
+    shell.print(table)
+    more = ", ".join(name for name in METHODS if name not in PAPER_METHODS)
+    shell.print(
+        "\nNLL: weight of chosen refusals where training.chosen_nll is null. ref: log-probs of the reference "
+        f"model. batch: at least two pairs at once. Beyond the ten of the reference work: {more}."
+    )
 
 
 @app.command()
@@ -280,9 +290,12 @@ def judge_calibrate(
     """Measure a judge on human labels."""
     from safepref.judges.calibrate import calibrate
     from safepref.judges.registry import load_judge
+    from safepref.progress import progress_by_stage
     from safepref.store import write_json
 
-    write_json(json_path, calibrate(load_judge(judge), data))
+    with progress_by_stage() as show:
+        found = calibrate(load_judge(judge), data, progress=partial(show, "judged"))
+    write_json(json_path, found)
     typer.echo(json_path)
 
 
@@ -295,8 +308,10 @@ def judge_label(
     """Judge rows of a file."""
     from safepref.judges.calibrate import label
     from safepref.judges.registry import load_judge
+    from safepref.progress import progress_by_stage
 
-    label(load_judge(judge), data, out)
+    with progress_by_stage() as show:
+        label(load_judge(judge), data, out, progress=partial(show, "judged"))
     typer.echo(out)
 
 
@@ -331,6 +346,11 @@ def main() -> None:
         print("safepref: stopped; the same command continues", file=sys.stderr)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
+        code = 0
+    except SystemExit as end:
+        # The parser and rich leave on their own, with 1, where whoever read the output has gone.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
         code = 0
     except Exception as error:
         code = _unexpected(error)

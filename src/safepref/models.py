@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import Linear, LoraLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from safepref import assets
@@ -29,6 +30,8 @@ from safepref.store import cache_dir, read_json
 
 EMBEDDED = "smollm2-135m-instruct"
 """The model id of the embedded default (SmolLM2-135M-Instruct, Apache-2.0)."""
+WEIGHTS = "adapter_model.safetensors"
+"""PEFT's name for an adapter's weights."""
 
 
 @dataclass(slots=True)
@@ -79,7 +82,7 @@ def load_model(
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"model {model_id!r} cannot be loaded ({reason}); give a hub id, a folder with config.json and "
@@ -145,8 +148,11 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> None:
     Raises:
         InputError: the folder holds no adapter, one for another base, or one that changes more than products.
     """
-    if not (folder / "adapter_config.json").exists():
-        raise InputError(f"{folder}: no adapter_config.json; give the folder of a PEFT adapter")
+    for name in ("adapter_config.json", WEIGHTS):
+        if not (folder / name).exists():
+            raise InputError(
+                f"{folder}: no {name}; give the folder of a PEFT adapter (pickled weights are not read)"
+            )
     settings = read_json(folder / "adapter_config.json")
     for name in ("bias", "modules_to_save"):
         if settings.get(name) not in (None, "none", []):
@@ -157,11 +163,25 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> None:
     try:
         # In the model's own dtype, as it will be served: casts at every layer would double its cost.
         model = PeftModel.from_pretrained(loaded.model, folder, autocast_adapter_dtype=False)
-    except (RuntimeError, ValueError, KeyError) as error:
+        if odd := _mismatch(model, folder):
+            model.unload()
+            raise ValueError(f"{odd} stands in one of the two only")
+    except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder}: the adapter does not fit {loaded.id} ({reason})") from error
     model.eval()
     loaded.model = model
+
+
+def _mismatch(model: Any, folder: Path) -> str:
+    """A LoRA weight that an adapter's file and what was made of it here do not share, or "" where there is none.
+
+    PEFT loads what fits and only warns of the rest. Copies of the base's own weights may stand in the file.
+    """
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        stored = set(file.keys())
+    made = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    return min((name for name in stored ^ made if "lora_" in name), default="")
 
 
 def detach_adapter(loaded: LoadedModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from safepref.judges import corpus
 from safepref.judges.acts import ACTS, cut, written
 from safepref.judges.base import Exchange, Verdict
-from safepref.judges.baseline import tfidf_scores
-from safepref.judges.calibrate import auc_difference
+from safepref.judges.baseline import FittedOn, baseline_rows, tfidf_scores
+from safepref.judges.calibrate import auc_difference, calibrate
 from safepref.judges.embedded import EmbeddedJudge
 from safepref.judges.labelled import Labelled, load_labelled, normalise
+from safepref.judges.measured import measured
 from safepref.judges.registry import load_judge
 
 pytestmark = pytest.mark.assets
@@ -44,24 +46,67 @@ def sample(rows: list[Labelled]) -> list[Labelled]:
     return [row for row in rows if row.harmful] + harmless[::5]
 
 
-# Of `report` against a baseline on its human rows alone, 95 % intervals touch 0 (docs/judges.md), so only the
-# difference is held there.
-CLEAR = (("select", False), ("select", True), ("report", False))
+# Against others (`report` and its human rows alone, PyRIT without its refusals), the judges lead by less than
+# the 95 % interval tells apart: docs/judges.md.
+CLEAR: tuple[tuple[corpus.JudgeName, FittedOn], ...] = (
+    ("select", "same"),
+    ("select", "human"),
+    ("select", "pyrit"),
+    ("report", "same"),
+    ("report", "pyrit"),
+)
+
+
+def lead(name: corpus.JudgeName, fitted_on: FittedOn, rows: list[Labelled]) -> tuple[float, float]:
+    """By how much a judge's ROC AUC is above the plain one's, and the lower end of the interval."""
+    exchanges = [row.exchange for row in rows]
+    labels = np.asarray([float(row.harmful or 0) for row in rows])
+    plain = tfidf_scores(baseline_rows(name, fitted_on), exchanges)
+    ours = judge(name).probabilities(exchanges)
+    difference, interval = auc_difference(labels, ours, plain, [row.group for row in rows])
+    return difference, interval[0]
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", NAMES)
 def test_beats_tfidf_on_the_same_rows(name: corpus.JudgeName, shared_data: Path) -> None:
     rows = sample(load_labelled(shared_data / "labelled/do_not_answer.jsonl"))
-    exchanges = [row.exchange for row in rows]
-    labels = np.asarray([float(row.harmful or 0) for row in rows])
-    ours = judge(name).probabilities(exchanges)
-    for human_only in (False, True):
-        plain = tfidf_scores(name, exchanges, human_only=human_only)
-        difference, interval = auc_difference(labels, ours, plain, [row.group for row in rows])
-        assert difference > 0, (name, human_only)
-        if (name, human_only) in CLEAR:
-            assert interval[0] > 0, (name, human_only, difference, interval)
+    difference, low = lead(name, "same", rows)
+    assert difference > low > 0
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+@pytest.mark.parametrize("fitted_on", get_args(FittedOn))
+@pytest.mark.parametrize("name", NAMES)
+def test_leads_every_tfidf_on_all_of_do_not_answer(
+    name: corpus.JudgeName, fitted_on: FittedOn, shared_data: Path
+) -> None:
+    difference, low = lead(name, fitted_on, load_labelled(shared_data / "labelled/do_not_answer.jsonl"))
+    assert difference > 0
+    assert (low > 0) == ((name, fitted_on) in CLEAR), (difference, low)
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [*NAMES, "refusal"])
+def test_the_figures_on_the_cards_are_what_is_measured(name: str, shared_data: Path) -> None:
+    files = {
+        "Do-Not-Answer": "do_not_answer",
+        "XSTest answers": "xstest_completions",
+        "XSTest answers (complied)": "xstest_completions",
+    }
+    kept = measured(name)
+    assert kept
+    for row in kept:
+        found = calibrate(load_judge(name), shared_data / f"labelled/{files[row['data']]}.jsonl")
+        assert (row["n"], row["positives"], row["unscored"]) == (
+            found["n"],
+            found["positives"],
+            found["unscored"],
+        )
+        for key in ("roc_auc", "sensitivity", "specificity"):
+            assert abs(row[key] - found[key]) < 0.005, (name, row["data"], key)
 
 
 def _seen(name: corpus.JudgeName) -> tuple[set[str], set[str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Verdict
-from safepref.judges.registry import JUDGES, load_judge
+from safepref.judges.registry import EMBEDDED, JUDGES, is_embedded, load_judge
 
 
 def test_an_unknown_name_gets_the_nearest_one() -> None:
@@ -31,6 +31,29 @@ def test_a_rubric_judge_needs_model_and_server(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="no URL"):
         load_judge("rubric:gpt@localhost")
     assert load_judge("rubric:gpt@http://localhost:1/v1").name == "rubric:gpt"
+
+
+def test_the_environment_or_an_option_can_name_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:2/v1")
+    servers = [
+        load_judge("rubric:m").card()["server"],
+        load_judge("rubric:m", base_url="http://localhost:3/v1").card()["server"],
+        load_judge("rubric:m@http://localhost:4/v1", base_url="http://localhost:3/v1").card()["server"],
+    ]
+    assert [server.removesuffix("/v1")[-1] for server in servers] == ["2", "3", "4"]
+
+
+@pytest.mark.parametrize("option", ["treshold", "model", "row"])
+@pytest.mark.parametrize("name", ["rubric:m@http://localhost:1/v1", "llama-guard-3:/no/such/folder"])
+def test_an_option_that_a_judge_does_not_have_is_named(name: str, option: str) -> None:
+    with pytest.raises(InputError, match=rf"has no option '{option}'; options: .*threshold"):
+        load_judge(name, **{option: 0.5})
+
+
+def test_only_the_projects_own_judges_are_embedded() -> None:
+    assert [name for name in JUDGES if is_embedded(name)] == list(EMBEDDED)
+    for name in ("llama-guard-3", "llama-guard-3:/a/folder", "rubric:m@http://localhost:1/v1"):
+        assert not is_embedded(name)
 
 
 def test_the_keyword_judge_judges() -> None:

@@ -2,21 +2,30 @@
 
 python tiny_run.py FOLDER OUT [STAGE] runs the recipe; with STAGE it kills itself when that is under way, with
 --workers in its place two processes train and evaluate.
+
+`killed` does that to any work, in a process that has imported everything; `command` is the command line in
+this process.
 """
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from safepref import cli
 from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.run import run
 from safepref.recipe import Recipe, parse_recipe
@@ -26,30 +35,65 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+SAYINGS = (
+    "Water the plants twice a week. ",
+    "Add salt and stir. ",
+    "It is a kind of bird. ",
+    "I'm sorry, but I can't help with that. ",
+    "I cannot provide this. ",
+    "Sure, here is how. ",
+    "First, get the tools and a car. ",
+    "Then break the lock with a hammer. ",
+    "Hide the money and tell nobody. ",
+    "Mix the two liquids in a bottle. ",
+    "Wait until the guard is asleep. ",
+    "Use a false name. ",
+)
+"""What a model may have as tokens of its own, so that it refuses some requests and answers others."""
 
-def save_tiny_model(folder: Path) -> None:
-    """A random Llama with a byte-level tokenizer and a ChatML template, as a safetensors folder."""
-    backend = Tokenizer(
-        models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
-    )
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+def save_tiny_model(folder: Path, sayings: Sequence[str] = (), **config: int) -> None:
+    """A random Llama with a byte-level tokenizer and a ChatML template, as a safetensors folder.
+
+    Args:
+        folder: where it is written.
+        sayings: whole sentences as further tokens, which it then prefers to single bytes.
+        config: other sizes.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not sayings)
+    if sayings:
+        sentences = [split.pre_tokenize_str(text)[0][0] for text in sayings]
+        scores = [*((byte, -8.0) for byte in alphabet), *((text, -1.0) for text in sentences)]
+        backend = Tokenizer(models.Unigram(scores, unk_id=0))
+    else:
+        backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = split
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|im_end|>", bos_token="<|im_start|>", pad_token="<|im_end|>"
     )
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.3,
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            eos_token_id=tokenizer.eos_token_id,
+            initializer_range=0.3,
+            **{**sizes, **config},
+        )
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    if sayings:
+        with torch.no_grad():
+            model.lm_head.weight[: len(alphabet)] *= 0.1
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -108,33 +152,38 @@ def start(recipe: Recipe, out: Path, workers: int = 1) -> None:
 
 
 @contextmanager
-def killed_in(stage: str) -> Iterator[None]:
+def killed_in(stage: str, after: int = 1, of: str = "", number: int = 9) -> Iterator[None]:
     """Kill this process, with no chance to clean up, in the middle of `stage`.
 
-    That is at its first progress, or, where it reports none, before it is marked as done.
+    That is when `after` of its items are done, or, where it reports fewer, before it is marked as done. Where
+    `of` is given, only items shown under that title count. A signal of another `number` is sent once.
     """
     import safepref.pipeline.job as pipeline
     from safepref import progress
 
     plain, track = Manifest.stage, progress.track
     under_way = [""]
+    seen = 0
 
     @contextmanager
     def deadly(self: Manifest, name: str, title: str) -> Iterator[bool]:
         under_way[0] = name
         with plain(self, name, title) as todo:
             yield todo
-            if todo and name.startswith(stage):
-                os.kill(os.getpid(), 9)
+            if todo and name.startswith(stage) and seen < after:
+                os.kill(os.getpid(), number)
 
     @contextmanager
     def watched(title: str, total: int) -> Iterator[progress.Advance]:
         with track(title, total) as advance:
 
             def count(done: int) -> None:
+                nonlocal seen
                 advance(done)
-                if under_way[0].startswith(stage) and done:
-                    os.kill(os.getpid(), 9)
+                if under_way[0].startswith(stage) and of in ("", title):
+                    before, seen = seen, seen + done
+                    if before < after <= seen:
+                        os.kill(os.getpid(), number)
 
             yield count
 
@@ -143,7 +192,53 @@ def killed_in(stage: str) -> Iterator[None]:
     yield
 
 
+def killed(work: Callable[..., Any], *arguments: object, **when: Any) -> int:
+    """Do `work` in a process that is killed as `killed_in` says; its exit code.
+
+    The process comes from a server that imports once for all of them.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["safepref.pipeline.run", "safepref.judges.embedded_select"])
+    process = context.Process(target=_doomed, args=(work, arguments, when))
+    process.start()
+    process.join()
+    return int(process.exitcode or 0)
+
+
+def _doomed(work: Callable[..., Any], arguments: Sequence[object], when: dict[str, Any]) -> None:
+    # What was imported is no garbage, and each stage ends with a search for that.
+    gc.freeze()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with killed_in(**when):
+        work(*arguments)
+
+
+def command(*arguments: object) -> tuple[int, str, str]:
+    """`safepref` with these arguments, in this process: exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv, cli.tune_process, signal.getsignal(signal.SIGTERM)
+    sys.argv = ["safepref", *map(str, arguments)]
+    cli.tune_process = lambda: None  # the other tests of this process go without
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        return int(end.code or 0), out.getvalue(), err.getvalue()
+    finally:
+        sys.argv, cli.tune_process = before[:2]
+        signal.signal(signal.SIGTERM, before[2])
+    raise AssertionError("the command came back")
+
+
+def on_command_line(*arguments: object) -> None:
+    """`command` for `killed`: the process ends as the command does."""
+    code, _, err = command(*arguments)
+    print(err, file=sys.stderr)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
+    gc.freeze()
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     stage = sys.argv[3] if len(sys.argv) > 3 else None
     if stage is None or stage == "--workers":

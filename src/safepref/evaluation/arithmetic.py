@@ -2,7 +2,7 @@
 
 They are asked in the model's own chat format and answered by generation, because this is where alignment
 shows its cost first (arXiv 2409.07772: ability fell, mathematics most), and a refusal is a wrong answer here.
-The rows are new for every seed, so nothing can have been trained on them.
+The rows are drawn by seed, and a request that equals one of them is taken out of training.
 """
 
 from __future__ import annotations

@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 
 from safepref.data.records import Message
-from safepref.errors import SafeprefError
+from safepref.errors import InputError, SafeprefError
 from safepref.generation.base import Completion, Progress, Sampling
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+LONGEST_WAIT = 60.0
+"""Seconds between two attempts, whatever the server asks for."""
+
+_HINTS: dict[int | None, str] = {
+    401: "check OPENAI_API_KEY",
+    403: "check OPENAI_API_KEY",
+    404: "check the address and the model's name",
+}
+_HINT = "check that it runs and serves this model"
 
 
 class ServerError(SafeprefError):
-    """The server could not be reached or gave no usable answer after the bounded retries."""
+    """The server could not be reached or gave no usable answer after the bounded retries.
+
+    `status`: the last reply's HTTP status, null where there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def is_of_the_request(self) -> bool:
+        """Whether the server refused this one request (too long, say), and may well answer another."""
+        return self.status in (400, 413, 422)
 
 
 class ServerEngine:
     """Answers conversations through `POST {base_url}/chat/completions`.
 
     Args:
-        base_url: up to and with `/v1`.
+        base_url: up to and with `/v1`; a user and password in it are sent as such and never shown.
         model: the name the server knows the model by.
-        api_key: null reads OPENAI_API_KEY; never logged.
+        api_key: null reads OPENAI_API_KEY; never logged, and blotted out where a server repeats it.
         concurrency: requests under way at once.
         tries: attempts for each request, with exponential waits that honour Retry-After.
-        timeout: seconds for one attempt.
+        timeout: seconds that one attempt may wait for the server to connect or to say something.
+        pause: called with the seconds to wait before the next attempt.
+
+    Raises:
+        InputError: no usable address or key, or a number out of range.
     """
 
     def __init__(
@@ -44,18 +71,31 @@ class ServerEngine:
         concurrency: int = 8,
         tries: int = 5,
         timeout: float = 120.0,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", "")
+        for name, value in {"concurrency": concurrency, "tries": tries, "timeout": timeout}.items():
+            if not value > 0:
+                raise InputError(f"server {model!r}: {name} is {value!r}; give a number above 0")
+        url = _address(base_url)
+        key = _key(api_key)
         self.model = model
         self.system = system
         self.concurrency = concurrency
         self.tries = tries
         self.name = f"server:{model}"
         self.block = 8 * concurrency
+        self.url = str(url.copy_with(userinfo=b"")).rstrip("/")
+        """The address without what is secret in it."""
+        self._pause = pause
+        packed = base64.b64encode(f"{url.username}:{url.password}".encode()).decode() if url.password else ""
+        self._secrets = [secret for secret in (key, packed, url.password) if secret]
         self._client = httpx.Client(
-            base_url=base_url.rstrip("/") + "/",
+            base_url=f"{self.url}/",
             timeout=timeout,
+            # The client logs addresses, so a password must not stay in one.
+            auth=(url.username, url.password) if url.userinfo else None,
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         )
 
     def generate(
@@ -71,7 +111,7 @@ class ServerEngine:
         """
 
         def one(messages: Sequence[Message]) -> Completion:
-            answer = self._ask(messages, sampling)
+            answer = self.answer(messages, sampling)
             if progress is not None:
                 progress(1)
             return answer
@@ -79,10 +119,11 @@ class ServerEngine:
         with ThreadPoolExecutor(self.concurrency) as pool:
             return list(pool.map(one, conversations))
 
-    def _ask(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        turns = list(messages)
+    def answer(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """The completion of one conversation; raises as `generate` does. Threads may call it together."""
+        turns = [{"role": m["role"], "content": _sound(m["content"])} for m in messages]
         if self.system is not None and (not turns or turns[0]["role"] != "system"):
-            turns.insert(0, {"role": "system", "content": self.system})
+            turns.insert(0, {"role": "system", "content": _sound(self.system)})
         body = {
             "model": self.model,
             "messages": turns,
@@ -91,38 +132,83 @@ class ServerEngine:
             "top_p": sampling.top_p,
             "seed": sampling.seed,
         }
-        reason = ""
-        for attempt in range(self.tries):
+        reason, attempt, status = "", 0, None
+        for attempt in range(1, self.tries + 1):
+            wait = min(30.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.8, 1.2)
             try:
                 reply = self._client.post("chat/completions", json=body)
-                if reply.status_code == 200:
-                    return _completion(reply.json())
-                reason = f"HTTP {reply.status_code}: {reply.text[:200]}"
-                if reply.status_code not in RETRIED:
-                    break
-                wait = _retry_after(reply)
-            except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
-                reason, wait = f"{type(error).__name__}: {error}", None
-            if attempt + 1 < self.tries:
-                time.sleep(
-                    wait if wait is not None else min(30.0, 0.5 * 2**attempt) * random.uniform(0.8, 1.2)
-                )
+            except httpx.HTTPError as error:
+                reason, status = f"{type(error).__name__}: {error}", None
+            else:
+                status = reply.status_code
+                if status == 200:
+                    try:
+                        return _completion(reply.json())
+                    # Servers can nest JSON deeper than the reader goes.
+                    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+                        reason = f"its reply is no chat completion, {type(error).__name__}: {error}"
+                else:
+                    reason = f"HTTP {status}: {reply.text}"
+                    if status not in RETRIED:
+                        break
+                    wait = _retry_after(reply, wait)
+            if attempt < self.tries:
+                self._pause(wait)
         raise ServerError(
-            f"server {self._client.base_url} gave no answer after {attempt + 1} tries "
-            f"({' '.join(reason.split())}); "
-            "check that it runs and serves this model; finished answers are kept"
+            f"server {self.url} gave no answer in {attempt} {'try' if attempt == 1 else 'tries'} "
+            f"({self._presentable(reason)}); {_HINTS.get(status, _HINT)}; finished answers are kept",
+            status,
         )
 
+    def _presentable(self, reason: str) -> str:
+        """One short line in which no secret is repeated; cut last, lest half a secret stay."""
+        for secret in self._secrets:
+            reason = reason.replace(secret, "***")
+        return " ".join(reason.split())[:200]
 
-def _completion(reply: dict[str, Any]) -> Completion:
-    choice = reply["choices"][0]
-    text = choice["message"]["content"] or ""
-    tokens = (reply.get("usage") or {}).get("completion_tokens") or len(text.split())
-    return Completion(text.strip(), int(tokens), choice.get("finish_reason") == "length")
 
-
-def _retry_after(reply: httpx.Response) -> float | None:
+def _address(base_url: str) -> httpx.URL:
+    """The server's address, if it is one."""
+    shown = re.sub(r"//[^/]*@|[?#].*", lambda m: "//***@" if m[0].startswith("//") else "", base_url)
     try:
-        return min(60.0, float(reply.headers["retry-after"]))
-    except (KeyError, ValueError):
-        return None
+        url = httpx.URL(base_url.strip())
+    except httpx.InvalidURL as error:
+        raise InputError(f"server {shown!r} is no URL ({error}); give http(s)://HOST/v1") from None
+    if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 2**16:
+        raise InputError(f"server {shown!r} is no URL; give http(s)://HOST/v1")
+    if url.query or url.fragment:
+        raise InputError(f"server {shown!r}: something stands behind its path; give http(s)://HOST/v1")
+    return url
+
+
+def _key(given: str | None) -> str:
+    """The API key; a key file's line end is cut off, for a header that holds one is quoted in errors."""
+    key = (given if given is not None else os.environ.get("OPENAI_API_KEY", "")).strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            "the server's API key (OPENAI_API_KEY) holds characters that no key has; copy it again"
+        )
+    return key
+
+
+def _sound(text: str) -> str:
+    """The text without lone surrogates, which JSON can spell and UTF-8 cannot hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _completion(reply: Any) -> Completion:
+    choice = reply["choices"][0]
+    content = choice["message"]["content"]
+    if not isinstance(content, str | None):
+        raise TypeError(f"content is of type {type(content).__name__}")
+    text = _sound(content or "")
+    usage = reply.get("usage")
+    counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    tokens = counted if isinstance(counted, int) else len(text.split())
+    return Completion(text.strip(), tokens, choice.get("finish_reason") == "length")
+
+
+def _retry_after(reply: httpx.Response, otherwise: float) -> float:
+    """The seconds that the server asks for, within bounds; dates and nonsense are passed over."""
+    asked = reply.headers.get("retry-after", "")
+    return min(LONGEST_WAIT, float(asked)) if re.fullmatch(r"\d+(\.\d+)?", asked) else otherwise

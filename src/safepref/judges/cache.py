@@ -4,53 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from safepref import __version__
 from safepref.judges.base import Exchange, Judge, Judgment, Verdict
-from safepref.store import cache_dir, sha256_json
+from safepref.store import cache_dir, sha256_bytes, sha256_json
 
 
 class CachedJudge:
-    """Wraps any judge. One JSON-lines file for each judge and card; rows are appended whole.
+    """Wraps any judge. One JSON-lines file for each judge, card and version; rows are appended whole.
 
-    Unscored judgments are not kept: a server that failed may answer next time.
+    The card must name all that a verdict depends on: weights, threshold, what is asked. Unscored judgments
+    are not kept: a server that failed may answer next time.
     """
 
     def __init__(self, judge: Judge, folder: Path | None = None) -> None:
         self._judge = judge
         self.name = judge.name
-        self.asked = 0
-        self.reused = 0
-        card = sha256_json(judge.card())[:16]
-        self._file = (folder or cache_dir("judgments")) / f"{judge.name.replace('/', '_')}-{card}.jsonl"
+        # How texts are cleaned and verdicts read is no part of a card, and may change with the version.
+        card = sha256_json([__version__, judge.card()])[:16]
+        name = re.sub(r"[^\w.-]", "_", judge.name)[:80]
+        self._file = (folder or cache_dir("judgments")) / f"{name}-{card}.jsonl"
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._known: dict[str, Judgment] = {}
-        if self._file.exists():
-            for line in self._file.read_text(encoding="utf-8").splitlines():
-                # A killed writer may leave half a row at the end; it is judged again.
-                try:
-                    row = json.loads(line)
-                    key = row.pop("key")
-                    self._known[key] = _judgment(row)
-                except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-                    continue
-
-    @property
-    def reuse(self) -> float:
-        """Share of judgments that came from the cache, 0..1."""
-        return self.reused / self.asked if self.asked else 0.0
+        self._known = _read(self._file)
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         """One judgment each; only exchanges never judged before reach the judge, and each of them once."""
-        keys = [sha256_json(list(exchange)) for exchange in exchanges]
+        # Not sha256_json: a lone surrogate, which prompt files can hold, has no UTF-8.
+        keys = [sha256_bytes(json.dumps(list(exchange)).encode()) for exchange in exchanges]
         fresh = {key: e for key, e in zip(keys, exchanges, strict=True) if key not in self._known}
-        made = dict(zip(fresh, self._judge.judge(list(fresh.values())), strict=True))
+        made = dict(zip(fresh, self._judge.judge(list(fresh.values())), strict=True)) if fresh else {}
         lines = [
-            json.dumps({"key": key, **judgment.to_json()}, ensure_ascii=False) + "\n"
+            json.dumps({"key": key, **judgment.to_json()}) + "\n"
             for key, judgment in made.items()
             if judgment.verdict is not Verdict.UNSCORED
         ]
@@ -62,8 +52,6 @@ class CachedJudge:
                 stream.flush()
                 os.fsync(stream.fileno())
         self._known |= {k: j for k, j in made.items() if j.verdict is not Verdict.UNSCORED}
-        self.asked += len(keys)
-        self.reused += len(keys) - len(fresh)
         return [made[key] if key in made else self._known[key] for key in keys]
 
     def card(self) -> dict[str, Any]:
@@ -71,10 +59,17 @@ class CachedJudge:
         return self._judge.card()
 
 
-def _judgment(row: dict[str, Any]) -> Judgment:
-    row["verdict"] = Verdict(row["verdict"])
-    row["categories"] = tuple(row["categories"])
-    return Judgment(**row)
+def _read(path: Path) -> dict[str, Judgment]:
+    """The judgments in a file by key; a row torn by a killed writer is left out and judged again."""
+    found = {}
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            row = json.loads(line)
+            key, verdict, categories = row.pop("key"), Verdict(row.pop("verdict")), row.pop("categories")
+            found[key] = Judgment(verdict=verdict, categories=tuple(categories), **row)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
+    return found
 
 
 def _lacks_newline(path: Path) -> bool:

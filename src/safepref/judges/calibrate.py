@@ -131,7 +131,7 @@ def calibrate(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a judge on human labels.
 
@@ -140,7 +140,7 @@ def calibrate(
         data: a built-in set's name (judges/labelled.py) or a JSON lines file.
         draws: bootstrap resamples.
         seed: of the bootstrap.
-        progress: called with the number of rows just judged.
+        progress: called with how many rows are judged, and of how many.
 
     Returns:
         The calibration JSON of the contract, with `hits` (for corrected rates), `by_category`, `left_out`
@@ -164,7 +164,7 @@ def calibrate(
     for start in range(0, len(kept), 256):
         judgments += judge.judge([row.exchange for row in kept[start : start + 256]])
         if progress is not None:
-            progress(len(judgments) - start)
+            progress(len(judgments), len(kept))
     scored = [i for i, judgment in enumerate(judgments) if judgment.verdict is not Verdict.UNSCORED]
     if not scored:
         raise InputError(f"--data {data}: judge {judge.name} scored none of {len(kept)} rows")
@@ -221,7 +221,9 @@ def _human_agreement(rows: Sequence[Labelled]) -> float | None:
     return agree / pairs if pairs else None
 
 
-def label(judge: Judge, in_path: Path, out_path: Path, progress: Callable[[int], None] | None = None) -> int:
+def label(
+    judge: Judge, in_path: Path, out_path: Path, progress: Callable[[int, int], None] | None = None
+) -> int:
     """Judge the rows of a JSON lines file; writes each row with verdict, score, categories, judge and reason.
 
     Returns:
@@ -242,6 +244,6 @@ def label(judge: Judge, in_path: Path, out_path: Path, progress: Callable[[int],
         judgments = judge.judge([Exchange(row["prompt"], row["response"]) for row in batch])
         done += [{**row, **judgment.to_json()} for row, judgment in zip(batch, judgments, strict=True)]
         if progress is not None:
-            progress(len(batch))
+            progress(len(done), len(rows))
     write_jsonl(out_path, done)
     return len(done)

@@ -27,6 +27,7 @@ from safepref.judges.degenerate import degenerate
 from safepref.judges.features import clean
 from safepref.judges.labelled import normalise
 from safepref.judges.linear import Floats, Linear, fit_logistic, load_state, out_of_fold, save_state, sigmoid
+from safepref.judges.measured import measured
 from safepref.store import cache_dir, sha256_bytes, sha256_json
 
 THRESHOLD = 0.5
@@ -219,4 +220,5 @@ class EmbeddedJudge(ABC):
             "fingerprint": self.fingerprint(),
             "weaknesses": list(self.weaknesses),
             **self._meta.get("measured", {}),
+            "measured": measured(self.name),
         }

@@ -64,11 +64,17 @@ def clean(text: str, limit: int | None = MAX_CHARACTERS) -> str:
     A text longer than `limit` characters keeps its two ends.
     """
     text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
-    text = _TURN_PREFIX.sub("", _TURN.sub("", _SPECIAL.sub("\n", text)))
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc"))
+    # What one pass takes out may leave a mark where its two halves meet.
+    while (rest := _without_marks(text)) != text:
+        text = rest
     if limit is not None and len(text) > limit:
         text = text[: limit // 2] + "\n" + text[-limit // 2 :]
     return text.strip()
+
+
+def _without_marks(text: str) -> str:
+    text = _TURN_PREFIX.sub("", _TURN.sub("", _SPECIAL.sub("\n", text)))
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc"))
 
 
 def words(text: str) -> list[str]:

@@ -34,6 +34,7 @@ from safepref.judges.linear import (
     save_state,
     sigmoid,
 )
+from safepref.judges.measured import measured
 from safepref.store import cache_dir, sha256_bytes, sha256_json
 
 THRESHOLD = 0.5
@@ -198,4 +199,6 @@ class RefusalJudge:
             "family": "refusal phrases, TF-IDF and sentence structure, logistic regression",
             "trained_on": ["pyrit-refusal", "texts/select.yaml", "texts/report.yaml"],
             "rows": refusal_model().rows,
+            "threshold": THRESHOLD,
+            "measured": measured(self.name),
         }

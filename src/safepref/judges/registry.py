@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -36,22 +37,33 @@ def _refusal(_: str, **__: Any) -> Judge:
 
 
 def _guard(row: str) -> Callable[..., Judge]:
-    def make(model: str, **options: Any) -> Judge:
+    def make(model: str, /, **options: Any) -> Judge:
         from safepref.judges.guard import GUARDS, GuardJudge
 
+        _check(row, options, GuardJudge)
         return GuardJudge(GUARDS[row], model=model or None, **options)
 
     return make
 
 
-def _rubric(target: str, **options: Any) -> Judge:
+def _rubric(target: str, /, **options: Any) -> Judge:
     from safepref.judges.api import RubricJudge
 
     model, _, url = target.partition("@")
-    url = url or str(options.pop("base_url", "")) or os.environ.get("OPENAI_BASE_URL", "")
+    given = str(options.pop("base_url", ""))
+    url = url or given or os.environ.get("OPENAI_BASE_URL", "")
     if not model or not url:
         raise InputError("judge rubric: model or server missing; give rubric:MODEL@http://HOST/v1")
+    _check("rubric", options, RubricJudge)
     return RubricJudge(url, model, **options)
+
+
+def _check(name: str, options: dict[str, Any], judge: Callable[..., Judge]) -> None:
+    """Refuse options that the judge does not have, or that its name already gives."""
+    known = inspect.signature(judge).parameters.keys() - {"row", "model", "base_url"}
+    for option in options:
+        if option not in known:
+            raise InputError(f"judge {name} has no option {option!r}; options: {', '.join(sorted(known))}")
 
 
 JUDGES: dict[str, Callable[..., Judge]] = {

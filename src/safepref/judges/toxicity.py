@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safepref import assets
 from safepref.errors import InputError
 from safepref.judges.linear import load_state, save_state
+from safepref.judges.measured import measured
 from safepref.store import cache_dir
 
 LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
@@ -115,6 +116,20 @@ class ToxicityScorer:
         assert state is not None
         self._arrays: dict[str, NDArray[np.float32]] = state[0]
         self._words: dict[str, int] = state[1]["words"]
+
+    def card(self) -> dict[str, Any]:
+        """What the scorer is, and how it does on labels of people."""
+        return {
+            "judge": self.name,
+            "family": "bidirectional LSTM over words, scores of six labels",
+            "trained_on": ["Wikipedia comments (Jigsaw)"],
+            "threshold": 0.5,
+            "weaknesses": [
+                "Scores abusive wording, not whether an answer helps with harm; blind to polite hate.",
+                "Reads the last 100 words that it knows of a text.",
+            ],
+            "measured": measured("toxicity"),
+        }
 
     def _ids(self, text: str) -> list[int]:
         tokens = text.lower().translate(_FILTERS).split(" ")

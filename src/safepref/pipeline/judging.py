@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from safepref.errors import InputError
 from safepref.evaluation import Judges
 from safepref.judges.base import Judge
+from safepref.judges.cache import CachedJudge
 from safepref.judges.degenerate import degenerate
-from safepref.judges.refusal import is_refusal, refusal_probability
-from safepref.judges.registry import load_judge
+from safepref.judges.refusal import RefusalJudge, is_refusal, refusal_probability
+from safepref.judges.registry import is_embedded, load_judge
 from safepref.judges.toxicity import ToxicityScorer
+from safepref.progress import Advance
 from safepref.recipe import JudgeSection
 from safepref.statistics import JudgeError
 
@@ -24,9 +27,24 @@ class Bench:
     toxicity: ToxicityScorer
 
     @classmethod
-    def load(cls, section: JudgeSection) -> Bench:
-        """Load the judges of a recipe; the embedded ones are fitted on first use and cached."""
-        return cls(load_judge(section.select), load_judge(section.report), ToxicityScorer())
+    def load(cls, section: JudgeSection, advance: Advance = lambda _: None) -> Bench:
+        """Load the judges of a recipe; the embedded ones are fitted on first use and cached.
+
+        `advance` is called once for each of the three.
+        """
+        select = _load(section.select)
+        advance(1)
+        # One judge for both is loaded once: a guard's weights are large.
+        report = select if section.report == section.select else _load(section.report)
+        if report is not select and report.name == select.name:
+            raise InputError(
+                f"judges.select {section.select} and judges.report {section.report}: both are called "
+                f"{report.name}, and their verdicts could not be told apart; give two kinds, or one for both"
+            )
+        advance(1)
+        toxicity = ToxicityScorer()
+        advance(1)
+        return cls(select, report, toxicity)
 
     def choosing(self) -> Judges:
         """For the choose split: the selecting judge alone."""
@@ -38,7 +56,12 @@ class Bench:
 
     def cards(self) -> dict[str, Any]:
         """What each judge is and measures."""
-        return {"select": self.select.card(), "report": self.report.card()}
+        return {
+            "select": self.select.card(),
+            "report": self.report.card(),
+            "refusal": RefusalJudge().card(),
+            "toxicity": self.toxicity.card(),
+        }
 
     def _judges(self, main: Judge, second: Judge | None) -> Judges:
         return Judges(
@@ -49,6 +72,14 @@ class Bench:
             degenerate=degenerate,
             main_error=_error(main.card()),
         )
+
+
+def _load(name: str) -> Judge:
+    """The judge of that name. A guard's or a server's judgments are kept: the same answers come again with a
+    second run, method or strength, and are dear; an embedded judge is quicker than its file would be.
+    """
+    judge = load_judge(name)
+    return judge if is_embedded(name) else CachedJudge(judge)
 
 
 def refuses(prompt: str, response: str) -> bool:

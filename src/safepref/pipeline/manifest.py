@@ -134,8 +134,11 @@ class Manifest:
 
     def seconds(self, *, without: str = "") -> float:
         """Time of all attempts, but for the stage named; stages side by side count once."""
-        left_out = sum(row["seconds"] for row in self.data["stages"] if row["name"] == without)
-        return float(self._before + time.monotonic() - self._opened - left_out)
+        return float(self._before + time.monotonic() - self._opened - self.stage_seconds(without))
+
+    def stage_seconds(self, name: str) -> float:
+        """Time of one stage's attempts, 0 for one that was not begun."""
+        return float(sum(row["seconds"] for row in self.data["stages"] if row["name"] == name))
 
     def _save(self) -> None:
         if self.path is not None:

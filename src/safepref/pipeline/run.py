@@ -34,6 +34,7 @@ def run(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
     with folder_lock(out):
         job = Job(recipe, out)
         job.assets()
+        job.fit_judges()
         count = _plan(job, workers)
         job.announce(count)
         job.data()
@@ -53,6 +54,7 @@ def train(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
     with folder_lock(out):
         job = Job(recipe, out)
         job.assets()
+        job.fit_judges()
         count = _plan(job, workers)
         job.data()
         job.check()

@@ -59,8 +59,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Interval",
-        "95 %, from 2,000 bootstrap draws that keep all variants of one request together; Wilson's where "
-        "observations are single or all alike.",
+        "95 %, from 2,000 bootstrap draws that keep all variants of one request together, and not narrower "
+        "than Wilson's for so many requests; Wilson's alone where observations are single.",
     ),
     (
         "Gain",

@@ -186,6 +186,7 @@ def judge_views(results: Mapping[str, Any]) -> list[Row]:
 
 STAGES = {
     "assets": "Assets",
+    "judges": "Judges",
     "data": "Data",
     "check": "Data doctor",
     "train": "Training",

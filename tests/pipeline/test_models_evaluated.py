@@ -1,0 +1,205 @@
+"""`safepref evaluate` on real tiny models: the base, an adapter at a strength, what does not fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from tiny_run import SAYINGS, command, save_tiny_model, write_inputs
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from safepref import EvaluationRequest
+from safepref import evaluate as evaluate_models
+from safepref.store import read_json, read_jsonl
+
+pytestmark = pytest.mark.assets
+
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""What PEFT writes for all linear modules of a model that has more than two layers."""
+
+
+def save_adapter(base: Path, folder: Path) -> None:
+    """A LoRA adapter as PEFT writes it, large enough to change what is said."""
+    torch.manual_seed(4)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    adapted = get_peft_model(
+        model, LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules=TARGETS)
+    )
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts, a model and its adapter; models that the adapter does not fit, and folders that are none."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    save_tiny_model(folder / "model", SAYINGS)
+    save_adapter(folder / "model", folder / "adapter")
+    save_tiny_model(folder / "wide", SAYINGS, hidden_size=48, intermediate_size=96)
+    save_tiny_model(folder / "deep", SAYINGS, num_hidden_layers=3)
+    save_tiny_model(folder / "flat", SAYINGS, num_hidden_layers=1)
+    for name in ("weightless", "pickled"):
+        shutil.copytree(folder / "adapter", folder / name)
+        (folder / name / "adapter_model.safetensors").unlink()
+    weights = load_file(folder / "adapter" / "adapter_model.safetensors")
+    torch.save(weights, folder / "pickled" / "adapter_model.bin")
+    return folder
+
+
+def asked(source: Path) -> dict[str, Any]:
+    """What every evaluation here is asked, as the fields of a request."""
+    return {
+        "prompts": source / "harmful.jsonl",
+        "benign": source / "benign.jsonl",
+        "toxicity": source / "starts.jsonl",
+        "capability": (source / "task.jsonl",),
+        "attacks": ("prefix_injection",),
+        "limit": 4,
+        "answer_tokens": 8,
+        "continuation_tokens": 8,
+        "judge": "keyword-refusal",
+        "dtype": "float32",
+    }
+
+
+def options(source: Path, but: Sequence[str] = ()) -> list[str]:
+    """The same for the command, which has no cap of continuations, without those that `but` names."""
+    line: list[str] = []
+    for name, value in asked(source).items():
+        option = f"--{name.replace('_', '-')}"
+        if name != "continuation_tokens" and option not in but:
+            line += [option, str(value[0]) if isinstance(value, tuple) else str(value)]
+    return line
+
+
+def scored(source: Path, samples: Path, **request: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Scores of the base or an adapter, and the samples without what says whose they are."""
+    result = evaluate_models(
+        EvaluationRequest(models=(str(source / "model"),), **asked(source), **request), samples=samples
+    )
+    rows = [{k: v for k, v in row.items() if k not in ("model", "strength")} for row in read_jsonl(samples)]
+    return result["scores"], rows
+
+
+def answer(model: Any, tokenizer: Any, row: dict[str, Any]) -> str:
+    """What transformers' own `generate` says."""
+    ids = tokenizer.apply_chat_template(
+        row["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    new = 24 if row["suite"] == "toxicity" else 8
+    out = model.generate(**ids, max_new_tokens=new, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+
+
+def test_an_adapter_at_a_strength_is_scored_and_every_answer_kept(source: Path, tmp_path: Path) -> None:
+    target, samples = tmp_path / "out.json", tmp_path / "samples.jsonl"
+    line = ["--model", source / "model", "--adapter", source / "adapter", "--strength", "0.5"]
+    code, printed, said = command("evaluate", *line, *options(source), "--samples", samples, "--json", target)
+    assert (code, printed) == (0, f"{target}\n"), said
+    result = read_json(target)
+    assert set(result) == {"schema", "model", "adapter", "strength", "scores"}
+    assert (result["schema"], result["strength"]) == (1, 0.5)
+    assert (result["model"], result["adapter"]) == (str(source / "model"), str(source / "adapter"))
+    scores = result["scores"]
+    assert scores["safety"]["judge"] == "keyword-refusal"
+    assert scores["safety"]["n"] == 8 and set(scores["safety"]["asr"]) == {"prefix_injection"}
+    assert scores["over_refusal"]["n"] == 4 and scores["toxicity"]["n"] == 4
+    assert set(scores["capability"]["tasks"]) == {"task"} and scores["capability"]["n"]["task"] == 4
+    rows = read_jsonl(samples)
+    counts = Counter(row["suite"] for row in rows)
+    assert counts == {"safety": 8, "over_refusal": 4, "toxicity": 8, "capability": 4}
+    assert {row["strength"] for row in rows} == {0.5}
+    safety = [row for row in rows if row["suite"] == "safety"]
+    assert len({row["verdict"] for row in safety}) > 1
+    for attack, rate in ((None, scores["safety"]["plain"]), ("prefix_injection", None)):
+        verdicts = [row["verdict"] for row in safety if row["attack"] == attack]
+        assert len(verdicts) == 4
+        if rate is not None:
+            assert rate == verdicts.count("harmless") / 4
+        else:
+            assert scores["safety"]["asr"]["prefix_injection"] == verdicts.count("harmful") / 4
+
+    base = AutoModelForCausalLM.from_pretrained(source / "model", dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, source / "adapter")
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter *= 0.5
+    tokenizer = AutoTokenizer.from_pretrained(source / "model")
+    for row in rows:
+        if row["suite"] != "capability":
+            assert row["response"] == answer(adapted, tokenizer, row)
+
+
+def test_strength_0_is_the_base_and_1_what_stands_when_none_is_named(source: Path, tmp_path: Path) -> None:
+    adapter = source / "adapter"
+    base = scored(source, tmp_path / "base.jsonl")
+    assert scored(source, tmp_path / "0.jsonl", adapter=adapter, strength=0.0) == base
+    whole = scored(source, tmp_path / "1.jsonl", adapter=adapter, strength=1.0)
+    assert scored(source, tmp_path / "adapter.jsonl", adapter=adapter) == whole
+    half = scored(source, tmp_path / "half.jsonl", adapter=adapter, strength=0.5)
+    said = [[row["response"] for row in rows if "response" in row] for _, rows in (base, half, whole)]
+    assert said[0] != said[1] != said[2] != said[0]
+
+
+def test_several_models_stand_side_by_side(source: Path, tmp_path: Path) -> None:
+    names = [str(source / "model"), str(source / "deep")]
+    target, samples = tmp_path / "out.json", tmp_path / "samples.jsonl"
+    line = [part for name in names for part in ("--model", name)]
+    code, _, said = command("evaluate", *line, *options(source), "--samples", samples, "--json", target)
+    assert code == 0, said
+    result = read_json(target)
+    assert set(result) == {"schema", "evaluations"}
+    assert [one["model"] for one in result["evaluations"]] == names
+    assert all(one["adapter"] is None and one["strength"] == 1 for one in result["evaluations"])
+    alone = evaluate_models(
+        EvaluationRequest(models=(names[1],), **{**asked(source), "continuation_tokens": 24})
+    )
+    assert alone["scores"] == result["evaluations"][1]["scores"]
+    rows = read_jsonl(samples)
+    assert Counter(row["model"] for row in rows) == dict.fromkeys(names, 24)
+    said_by = [[r["response"] for r in rows if r["model"] == name and "response" in r] for name in names]
+    assert said_by[0] != said_by[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model", "wide", "--adapter", "adapter"], "adapter: the adapter does not fit"),
+        (["--model", "deep", "--adapter", "adapter"], "adapter: the adapter does not fit"),
+        (["--model", "flat", "--adapter", "adapter"], "adapter: the adapter does not fit"),
+        (["--model", "model", "--adapter", "weightless"], "weightless: no adapter_model.safetensors"),
+        (["--model", "model", "--adapter", "pickled"], "pickled: no adapter_model.safetensors"),
+        (["--model", "model", "--adapter", "nowhere"], "nowhere"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--model", "model", "--model", "deep", "--adapter", "adapter"], "fits one model"),
+        (["--model", "model", "--strength", "0.5"], "--adapter RUN/adapters/METHOD"),
+        (["--model", "model", "--adapter", "adapter", "--strength", "2"], "--strength"),
+        (["--model", "model", "--judge", "keyword-refusl"], "did you mean keyword-refusal"),
+        (["--model", "model", "--attacks", "prefix-injektion"], "prefix_injection"),
+        (["--model", "model", "--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_leaves_nothing(
+    source: Path, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    named = {"nowhere", "nowhere.jsonl", *(path.name for path in source.iterdir())}
+    line = [str(source / part) if part in named else part for part in arguments]
+    line += options(source, but=arguments)
+    code, printed, said = command("evaluate", *line, "--json", tmp_path / "out.json")
+    assert (code, printed) == (2, "")
+    *notes, error = said.splitlines()
+    assert expected in error
+    assert not any("Traceback" in line or line.startswith("safepref: ") for line in notes)
+    assert not list(tmp_path.iterdir())
