@@ -174,7 +174,7 @@ def attach_adapter(loaded: LoadedModel, folder: Path) -> None:
 
 
 def _mismatch(model: Any, folder: Path) -> str:
-    """A LoRA weight that an adapter's file and what was made of it here do not share, or "" where there is none.
+    """A LoRA weight that stands in only one of an adapter's file and what was made of it, or "".
 
     PEFT loads what fits and only warns of the rest. Copies of the base's own weights may stand in the file.
     """

@@ -95,7 +95,7 @@ def test_files_that_changed_before_training_are_read_again_and_later_refused(
         train(tiny_recipe(folder), out)
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train(tiny_recipe(folder), out)
-    made, before = ([pair for pair in read_jsonl(run_ / "data" / "pairs.jsonl")] for run_ in (out, finished))
+    made, before = (list(read_jsonl(run_ / "data" / "pairs.jsonl")) for run_ in (out, finished))
     # Only the folder of the user's file is another one.
     assert [{**pair, "meta": {}} for pair in made] == [{**pair, "meta": {}} for pair in before]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
