@@ -95,5 +95,5 @@ def test_no_unpickling_and_no_remote_code() -> None:
                     f"{path}: {name}"
                 )
                 for keyword in node.keywords:
-                    if keyword.arg == "trust_remote_code":
+                    if keyword.arg in ("trust_remote_code", "allow_pickle"):
                         assert ast.unparse(keyword.value) == "False", path

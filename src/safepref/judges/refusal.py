@@ -200,5 +200,6 @@ class RefusalJudge:
             "trained_on": ["pyrit-refusal", "texts/select.yaml", "texts/report.yaml"],
             "rows": refusal_model().rows,
             "threshold": THRESHOLD,
+            "weaknesses": ["refusals that lecture before they refuse are missed: its threshold sits high"],
             "measured": measured(self.name),
         }
