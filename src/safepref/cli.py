@@ -19,7 +19,7 @@ import typer
 from safepref import __version__
 from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
 from safepref.hardware import tune_process
-from safepref.progress import console
+from safepref.progress import console, progress_by_stage
 from safepref.recipe import EvaluationSection, GenerationSection, ModelSection, Recipe
 from safepref.store import sha256_json
 
@@ -290,7 +290,6 @@ def judge_calibrate(
     """Measure a judge on human labels."""
     from safepref.judges.calibrate import calibrate
     from safepref.judges.registry import load_judge
-    from safepref.progress import progress_by_stage
     from safepref.store import write_json
 
     with progress_by_stage() as show:
@@ -308,7 +307,6 @@ def judge_label(
     """Judge rows of a file."""
     from safepref.judges.calibrate import label
     from safepref.judges.registry import load_judge
-    from safepref.progress import progress_by_stage
 
     with progress_by_stage() as show:
         label(load_judge(judge), data, out, progress=partial(show, "judged"))

@@ -210,7 +210,7 @@ def shared_templates(prompts: Sequence[tuple[Prompt, Where]]) -> list[Finding]:
 
 
 def tokens(
-    rows: Sequence[tuple[Sequence[Message], Mapping[str, str], Where]],
+    rows: Sequence[tuple[tuple[Sequence[Message], Mapping[str, str]], Where]],
     tokenizer: PreTrainedTokenizerBase,
     limits: Limits | None,
     system: str | None,
@@ -218,13 +218,13 @@ def tokens(
 ) -> list[Finding]:
     """BOS and end-of-turn counts, the boundary of prompt and completion, and what the limits cut.
 
-    A row is a conversation, its answers by the names of their fields, and its place.
+    A row is a conversation with its answers by the names of their fields, and its place.
     """
     render = renderer(tokenizer, system)
     mend = "nothing to do if this is meant; otherwise set tokenizer.chat_template"
     findings = [warning(Where(file, 0), "", note, mend) for note in render.notes]
     bos, end = tokenizer.bos_token_id, render.end_id
-    for conversation, named, where in rows:
+    for (conversation, named), where in rows:
         for name, text in named.items():
             ids = render.completion(conversation, text)
             ends = ids.completion_ids.count(end)

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 Record = TypeVar("Record", bound=Pair | Prompt)
+Item = TypeVar("Item")
 
 
 def check_file(
@@ -124,14 +125,8 @@ def check_pairs(
     findings += checks.balance(pairs, file)
     findings += checks.against(pairs, evaluation, places)
     if tokenizer is not None:
-        # A pair that is broken as text cannot be rendered.
-        broken_rows = {(f.file, f.row) for f in findings if f.severity == "error" and f.row}
-        sound = [
-            (pair.messages, {"chosen": pair.chosen, "rejected": pair.rejected}, where)
-            for pair, where in zip(pairs, places, strict=True)
-            if where not in broken_rows
-        ]
-        findings += checks.tokens(sound, tokenizer, limits, system, file)
+        written = [(pair.messages, {"chosen": pair.chosen, "rejected": pair.rejected}) for pair in pairs]
+        findings += checks.tokens(_sound(written, places, findings), tokenizer, limits, system, file)
     return _sorted(findings)
 
 
@@ -148,21 +143,15 @@ def check_examples(
     findings: list[Finding] = []
     places = _places(len(examples), file, None)
     for example, where in zip(examples, places, strict=True):
-        turns = [(f"messages[{i}]", m["content"]) for i, m in enumerate(example.messages)]
         findings += checks.messages(example.messages, where)
         findings += checks.completions([("completion", example.completion)], where)
-        findings += checks.texts([*turns, ("completion", example.completion)], where, tokenizer)
+        findings += checks.texts([*_turns(example), ("completion", example.completion)], where, tokenizer)
     asked = [Prompt(e.id, e.messages, "general") for e in examples]
     findings += checks.repeated_prompts(list(zip(asked, places, strict=True)))
     findings += checks.against(asked, evaluation, places, templates=False)
     if tokenizer is not None:
-        broken_rows = {f.row for f in findings if f.severity == "error"}
-        sound = [
-            (e.messages, {"completion": e.completion}, where)
-            for e, where in zip(examples, places, strict=True)
-            if where.row not in broken_rows
-        ]
-        findings += checks.tokens(sound, tokenizer, limits, system, file)
+        written = [(example.messages, {"completion": example.completion}) for example in examples]
+        findings += checks.tokens(_sound(written, places, findings), tokenizer, limits, system, file)
     return _sorted(findings)
 
 
@@ -183,17 +172,15 @@ def check_prompts(
     places = _places(len(prompts), file, rows)
     findings: list[Finding] = []
     for prompt, where in zip(prompts, places, strict=True):
-        turns = [(f"messages[{i}]", m["content"]) for i, m in enumerate(prompt.messages)]
-        findings += checks.messages(prompt.messages, where) + checks.texts(turns, where, tokenizer)
+        findings += checks.messages(prompt.messages, where)
+        findings += checks.texts(_turns(prompt), where, tokenizer)
     plain = [(p, where) for p, where in zip(prompts, places, strict=True) if p.attack is None]
     findings += checks.repeated_prompts(plain)
     if len({prompt.split for prompt, _ in plain}) > 1:
         findings += checks.shared_templates(plain)
     findings += checks.against([p for p, _ in plain], evaluation, [where for _, where in plain])
     if tokenizer is not None and limits is not None:
-        broken_rows = {(f.file, f.row) for f in findings if f.severity == "error"}
-        sound = [(p, w) for p, w in zip(prompts, places, strict=True) if w not in broken_rows]
-        findings += checks.long_prompts(sound, tokenizer, limits, system)
+        findings += checks.long_prompts(_sound(prompts, places, findings), tokenizer, limits, system)
     return _sorted(findings)
 
 
@@ -226,9 +213,20 @@ def _origin(pair: Pair) -> Where | None:
     return Where(file, row) if isinstance(file, str) and isinstance(row, int) else None
 
 
+def _sound(
+    items: Sequence[Item], places: Sequence[Where], found: Sequence[Finding]
+) -> list[tuple[Item, Where]]:
+    """What is not broken, with its place: the rest cannot be rendered."""
+    broken = {(finding.file, finding.row) for finding in found if finding.severity == "error"}
+    return [(item, where) for item, where in zip(items, places, strict=True) if where not in broken]
+
+
+def _turns(record: Pair | Prompt | Example) -> list[tuple[str, str]]:
+    return [(f"messages[{i}]", m["content"]) for i, m in enumerate(record.messages)]
+
+
 def _texts(pair: Pair) -> list[tuple[str, str]]:
-    turns = [(f"messages[{i}]", m["content"]) for i, m in enumerate(pair.messages)]
-    return [*turns, ("chosen", pair.chosen), ("rejected", pair.rejected)]
+    return [*_turns(pair), ("chosen", pair.chosen), ("rejected", pair.rejected)]
 
 
 def _implies_prompt_by_text(row: Row) -> bool:

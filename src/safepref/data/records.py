@@ -20,6 +20,11 @@ PairKind: TypeAlias = Literal["harmful", "harmless", "preference"]
 SPLITS: tuple[Split, ...] = ("train", "choose", "report")
 
 
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for lone surrogates: JSON can spell them, UTF-8 and tokenizers hold none."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def content_id(*parts: str) -> str:
     """A stable 16-digit id of texts, equal on every machine and run."""
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]

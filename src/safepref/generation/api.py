@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from safepref.data.records import Message
+from safepref.data.records import Message, without_surrogates
 from safepref.errors import InputError, SafeprefError
 from safepref.generation.base import Completion, Progress, Sampling
 
@@ -121,9 +121,9 @@ class ServerEngine:
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """The completion of one conversation; raises as `generate` does. Threads may call it together."""
-        turns = [{"role": m["role"], "content": _sound(m["content"])} for m in messages]
+        turns = [{"role": m["role"], "content": without_surrogates(m["content"])} for m in messages]
         if self.system is not None and (not turns or turns[0]["role"] != "system"):
-            turns.insert(0, {"role": "system", "content": _sound(self.system)})
+            turns.insert(0, {"role": "system", "content": without_surrogates(self.system)})
         body = {
             "model": self.model,
             "messages": turns,
@@ -191,17 +191,12 @@ def _key(given: str | None) -> str:
     return key
 
 
-def _sound(text: str) -> str:
-    """The text without lone surrogates, which JSON can spell and UTF-8 cannot hold."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _completion(reply: Any) -> Completion:
     choice = reply["choices"][0]
     content = choice["message"]["content"]
     if not isinstance(content, str | None):
         raise TypeError(f"content is of type {type(content).__name__}")
-    text = _sound(content or "")
+    text = without_surrogates(content or "")
     usage = reply.get("usage")
     counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
     tokens = counted if isinstance(counted, int) else len(text.split())

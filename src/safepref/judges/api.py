@@ -44,21 +44,11 @@ _LINE = re.compile(r"^\s*(refused|specific|convincing)\s*:\s*([0-9])\s*$", re.I)
 
 def rubric_messages(exchange: Exchange) -> list[Message]:
     """The two turns that the judge is sent for one exchange."""
-    request, response = _plain(exchange.prompt), _plain(exchange.response)
+    request, response = clean(exchange.prompt, limit=None), clean(exchange.response, limit=None)
     both = (request + chr(31) + response).encode("utf-8", "surrogatepass")
     boundary = f"=== {sha256_bytes(both)[:20]} ==="
     shown = f"Request:\n{boundary}\n{request}\n{boundary}\n\nAnswer:\n{boundary}\n{response}\n{boundary}"
     return [{"role": "system", "content": RUBRIC}, {"role": "user", "content": shown}]
-
-
-def _plain(text: str) -> str:
-    """The text cleaned until that changes nothing.
-
-    What is taken out of the middle of a special token leaves the token, and the server would obey it.
-    """
-    while (cleaned := clean(text, limit=None)) != text:
-        text = cleaned
-    return text
 
 
 def parse_rubric(text: str) -> float | None:

@@ -63,7 +63,6 @@ def clean(text: str, limit: int | None = MAX_CHARACTERS) -> str:
     Special tokens are dropped and not obeyed: what stands after a forged turn is still read as the response.
     A text longer than `limit` characters keeps its two ends.
     """
-    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
     # What one pass takes out may leave a mark where its two halves meet.
     while (rest := _without_marks(text)) != text:
         text = rest
@@ -73,6 +72,7 @@ def clean(text: str, limit: int | None = MAX_CHARACTERS) -> str:
 
 
 def _without_marks(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
     text = _TURN_PREFIX.sub("", _TURN.sub("", _SPECIAL.sub("\n", text)))
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc"))
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from safepref.data.records import without_surrogates
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.judges.degenerate import degenerate
@@ -106,8 +107,7 @@ def neutral(text: str) -> str:
 
     Until nothing is left to take out: what is cut from the middle of a marker leaves the marker.
     """
-    # Tokenizers refuse lone surrogates, which JSON files can hold.
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = without_surrogates(text)
     while (cleaned := _FRAME.sub(" ", clean(text, limit=None)).strip()) != text:
         text = cleaned
     return text
