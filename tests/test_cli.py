@@ -146,7 +146,7 @@ def test_a_run_folder_alone_goes_on_with_its_own_recipe(
     (folder / "recipe.yaml").write_text("name: mine\nseed: 7\n")
     begin(command, "--out", str(folder))
     begin(command, "--out", str(folder), "--set", "seed=8")
-    assert [(recipe.name, recipe.seed) for recipe, _ in started] == [("mine", 7), ("demo", 8)]
+    assert [(recipe.name, recipe.seed) for recipe, _ in started] == [("mine", 7), ("mine", 8)]
 
 
 def test_a_recipe_is_validated_once(

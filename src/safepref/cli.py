@@ -73,11 +73,11 @@ def _folder(
 def _chosen(
     recipe: Path | None, out: Path | None, methods: str | None, model: str | None, settings: list[str] | None
 ) -> Recipe:
-    """The recipe of a command; that of an existing run folder where nothing but the folder is given."""
+    """The recipe of a command; without a file that of an existing run folder, with the options on top."""
     from safepref.recipe import load_recipe
 
     overrides = _overrides(methods, model, settings)
-    if recipe is None and not overrides and out is not None and (out / "recipe.yaml").exists():
+    if recipe is None and out is not None and (out / "recipe.yaml").exists():
         recipe = out / "recipe.yaml"
     return load_recipe(recipe, overrides)
 

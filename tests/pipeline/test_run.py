@@ -118,6 +118,26 @@ def test_another_recipe_on_the_folder_is_refused_and_the_key_named(source: Path,
         run(tiny_recipe(source, seed=1), finished)
 
 
+def test_methods_are_added_to_a_run_and_what_is_done_stands(
+    source: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = {stage["name"]: stage["seconds"] for stage in read_json(out / "manifest.json")["stages"]}
+    with pytest.raises(InputError, match="methods: 'dpo,kto' there, 'dpo' now"):
+        run(tiny_recipe(source, methods="dpo"), out)
+    run(tiny_recipe(source, methods="nca,dpo,kto"), out)
+    old, new = (read_json(folder / "results.json") for folder in (finished, out))
+    assert set(new["methods"]) == {"nca", "dpo", "kto"}
+    assert new["base"] == old["base"]
+    assert all(new["methods"][name] == old["methods"][name] for name in ("dpo", "kto"))
+    manifest = read_json(out / "manifest.json")
+    assert manifest["recipe"]["methods"] == "nca,dpo,kto"
+    after = {stage["name"]: stage["seconds"] for stage in manifest["stages"]}
+    assert all(after[name] == seconds for name, seconds in before.items() if name != "report")
+    assert "NCA" in (out / "report.html").read_text()
+
+
 SLOW_STAGES = ("assets", "judges", "check", "train:dpo", "evaluate:choose:kto@1", "report")
 
 

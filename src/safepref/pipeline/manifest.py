@@ -19,6 +19,7 @@ from typing import Any
 from safepref import __version__
 from safepref.errors import InputError
 from safepref.hardware import release_memory
+from safepref.methods import resolve_methods
 from safepref.progress import console, duration
 from safepref.recipe import Recipe, parse_recipe
 from safepref.store import read_json, sha256_json, write_json
@@ -36,6 +37,8 @@ class Manifest:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         """Open the manifest of `folder`, or begin one.
 
+        A recipe with more methods than the folder's adds them: what was done for the others stands.
+
         Raises:
             InputError: the folder holds a run of another recipe; the differing keys are named.
         """
@@ -43,12 +46,22 @@ class Manifest:
         wanted = recipe.model_dump(mode="json")
         if self.path.exists():
             self.data: dict[str, Any] = read_json(self.path)
-            differing = _differences(self.data["recipe"], wanted)
+            known = self.data["recipe"]
+            more = _added(known["methods"], recipe.methods)
+            differing = _differences(known | {"methods": wanted["methods"]} if more else known, wanted)
             if differing:
                 raise InputError(
                     f"{folder} holds a run of another recipe ({'; '.join(differing[:4])}); "
                     "choose another --out, or remove the folder"
                 )
+            if more:
+                console().print(f"{folder}: {', '.join(more)} added; what is done stands")
+                self.data |= {
+                    "recipe": wanted,
+                    "recipe_sha256": sha256_json(wanted),
+                    "forecast_seconds": None,
+                }
+                self.data["stages"] = [stage for stage in self.data["stages"] if stage["name"] != "report"]
         else:
             self.data = {
                 "schema": SCHEMA,
@@ -159,6 +172,12 @@ def _versions() -> dict[str, str]:
     for package in PACKAGES:
         found[package] = importlib.metadata.version(package)
     return found
+
+
+def _added(known: str, wanted: str) -> list[str]:
+    """Methods that are wanted beside all the known ones; none where a known one is left out."""
+    before, now = ([method.name for method in resolve_methods(names)] for names in (known, wanted))
+    return [name for name in now if name not in before] if set(before) <= set(now) else []
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:
