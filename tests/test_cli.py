@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from safepref.cli import app
 from safepref.errors import InputError
+from safepref.hardware import out_of_memory
 from safepref.recipe import EvaluationSection, Recipe
 
 
@@ -196,3 +197,13 @@ def test_the_python_side_is_what_the_commands_call() -> None:
     assert (safepref.run, safepref.train) == (run.run, run.train)
     for name in safepref.__all__:
         assert getattr(safepref, name) is not None
+
+
+def test_a_want_of_memory_is_known_in_torchs_own_words() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**56, dtype=torch.uint8)
+    assert out_of_memory(caught.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory")) and out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("shapes differ"))

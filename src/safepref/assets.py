@@ -94,15 +94,6 @@ def fetch(name: str) -> Path:
     return place
 
 
-def listing(name: str) -> list[str]:
-    """Names of all assets below a folder of a wheel, for example `pyrit/jailbreak/templates`."""
-    item = member(name)
-    start = (item.wheel.prefix + item.path).rstrip("/") + "/"
-    with zipfile.ZipFile(fetch_wheel(item.wheel.key)) as opened:
-        found = [entry for entry in opened.namelist() if entry.startswith(start) and not entry.endswith("/")]
-    return sorted(f"{item.wheel.key}/{entry.removeprefix(item.wheel.prefix)}" for entry in found)
-
-
 def fetch_wheel(key: str) -> Path:
     """The path of a whole pinned wheel in the cache; its hash is checked at every call.
 

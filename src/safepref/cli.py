@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the work's own negative answer, 2 usage or bad input, 3 in
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -18,7 +17,7 @@ import typer
 
 from safepref import __version__
 from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
-from safepref.hardware import tune_process
+from safepref.hardware import out_of_memory, tune_process
 from safepref.progress import console, progress_by_stage
 from safepref.recipe import EvaluationSection, GenerationSection, ModelSection, Recipe
 from safepref.store import sha256_json
@@ -370,8 +369,12 @@ def _unexpected(error: Exception) -> int:
             f"safepref: {error.strerror or error}{where}; mend it and run the same command", file=sys.stderr
         )
         return EXIT_USAGE
-    if os.environ.get("SAFEPREF_DEBUG") != "1" and isinstance(error, MemoryError):
-        print("safepref: out of memory; lower training.batch_size or generation.batch_size", file=sys.stderr)
+    if out_of_memory(error):
+        print(
+            "safepref: out of memory; the same command continues, with --workers 1 in less; or lower "
+            "training.batch_size, training.max_length or generation.batch_size in another --out",
+            file=sys.stderr,
+        )
         return EXIT_USAGE
     raise error
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from safepref.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -98,12 +100,31 @@ def threads() -> int:
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a want of memory: torch has an error of its own, and a plain one on a CPU."""
+    own = type(error).__name__ == "OutOfMemoryError"
+    plain = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or own or plain
+
+
 def choose_device(wanted: str = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then CPU; anything else is taken as torch spells devices."""
+    """`auto` is CUDA, then MPS, then CPU; anything else is taken as torch spells devices.
+
+    Raises:
+        InputError: no such device, or one that this machine or this build of torch does not have.
+    """
     import torch
 
     if wanted != "auto":
-        return torch.device(wanted)
+        try:
+            device = torch.device(wanted)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).split("\n")[0].split(". ")[0][:120]
+            raise InputError(
+                f"device {wanted!r} cannot be used here ({reason}); give auto, cpu, cuda, cuda:1 or mps"
+            ) from error
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -112,11 +133,17 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it, else float32."""
+    """`auto` is bfloat16 where the hardware multiplies it, else float32.
+
+    Raises:
+        InputError: no such dtype.
+    """
     import torch
 
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if wanted != "auto":
+        if wanted not in names:
+            raise InputError(f"dtype {wanted!r}: give auto, {', '.join(names)}")
         return names[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32

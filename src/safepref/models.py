@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from safepref import assets
 from safepref.errors import InputError
-from safepref.hardware import choose_device, choose_dtype, memory_bytes
+from safepref.hardware import choose_device, choose_dtype, memory_bytes, out_of_memory
 from safepref.store import cache_dir, read_json
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -83,6 +83,8 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"model {model_id!r} cannot be loaded ({reason}); give a hub id, a folder with config.json and "

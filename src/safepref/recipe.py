@@ -106,8 +106,13 @@ class TrainingSection(Section):
     """Weight of the general anchor."""
     anchor_kind: Literal["nll", "kl"] = "nll"
     """Anchor on the model's own answers by NLL, or by KL to the reference's distribution."""
-    max_length: Positive = 1024
-    """Longest prompt plus answer in tokens; prompts lose their start, answers their end."""
+    nll_over: Literal["completion", "sequence"] = "completion"
+    """What these, and ORPO's own, cover: the chosen completion, or prompt and completion (as in TRL)."""
+    anchor_ratio: Annotated[float, Field(gt=0)] | None = None
+    """General examples to each pair; null passes all of them once an epoch."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_length: Annotated[int, Field(ge=16)] = 1024
+    """Longest prompt plus answer in tokens, half for each; prompts lose their start, answers their end."""
     save_steps: Positive = 20
 
 

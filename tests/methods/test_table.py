@@ -125,3 +125,12 @@ def test_resolve_fills_in_the_defaults() -> None:
     beta, params = METHODS["slic"].resolve(None, {"margin": 3})
     assert (beta, params) == (0.1, {"reference_free": False, "margin": 3, "nll_weight": 0.1})
     assert isinstance(METHODS["slic"].params["reference_free"], Switch)
+
+
+def test_slic_without_reference_holds_the_nll_itself_and_with_one_does_not() -> None:
+    slic = METHODS["slic"]
+    assert [slic.holds_nll(slic.resolve(None, {"reference_free": on})[1]) for on in (False, True)] == [
+        False,
+        True,
+    ]
+    assert [row.name for row in METHODS.values() if row.holds_nll(row.resolve()[1])] == ["orpo"]

@@ -174,6 +174,13 @@ def test_without_harmful_pairs_no_refusal_is_pushed_down_that_nothing_holds_up(t
     assert all(p.rejected == over_refusal_for(by_text[p.messages[-1]["content"]]) for p in built.pairs)
 
 
+def test_the_users_own_pairs_count_in_the_third(tmp_path: Path) -> None:
+    for ready, weight in ((0, 1.0), (2, 1 / 3), (20, 1.0)):
+        built = Built()
+        builder(tmp_path, Scripted()).harmless(HARMLESS, built, ready=ready)
+        assert [pair.weight for pair in built.pairs] == [pytest.approx(weight)] * 3
+
+
 def test_refused_look_alikes_are_not_taught(tmp_path: Path) -> None:
     built = Built()
     builder(tmp_path, Scripted()).harmless(HARMLESS, built)

@@ -22,9 +22,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def seconds(recipe: Recipe, methods: int = 2, workers: int = 1) -> float:
+def seconds(recipe: Recipe, methods: int = 2, workers: int = 1, *, evaluate: bool = True) -> float:
     loaded = load_model(recipe.model.id, dtype="float32", device="cpu")
-    return module.forecast(recipe, loaded, gather(recipe), methods, workers)
+    return module.forecast(recipe, loaded, gather(recipe), methods, workers, evaluate=evaluate)
 
 
 def test_more_work_takes_longer(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +34,7 @@ def test_more_work_takes_longer(source: Path, monkeypatch: pytest.MonkeyPatch) -
     assert base > 0
     assert seconds(plain, methods=4) > base
     assert seconds(plain, workers=2) < base
+    assert 0 < seconds(plain, evaluate=False) < base
     longer = plain.training.model_copy(update={"epochs": 3.0})
     assert seconds(plain.model_copy(update={"training": longer})) > base
     unchosen = plain.evaluation.model_copy(update={"choose": False})

@@ -17,6 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safepref import EvaluationRequest
 from safepref import evaluate as evaluate_models
+from safepref.errors import InputError
+from safepref.evaluation import read_samples
+from safepref.pipeline import evaluate as evaluate_module
 from safepref.store import read_json, read_jsonl
 
 pytestmark = pytest.mark.assets
@@ -173,6 +176,32 @@ def test_several_models_stand_side_by_side(source: Path, tmp_path: Path) -> None
     assert said_by[0] != said_by[1]
 
 
+def test_what_was_answered_before_a_stop_is_kept_until_the_result_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(*parts: str) -> Path:
+        folder = tmp_path.joinpath("cache", *parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    monkeypatch.setattr(evaluate_module, "cache_dir", kept)
+    name = str(source / "model")
+    with pytest.raises(InputError, match="nowhere"):
+        evaluate_models(EvaluationRequest(models=(name, "./nowhere"), **asked(source)))
+    (folder,) = kept("evaluate").iterdir()
+    assert {row["suite"] for row in read_samples(folder)} > {"safety", "toxicity"}
+    evaluate_models(EvaluationRequest(models=(name,), **asked(source)), tmp_path / "out.json")
+    assert list(kept("evaluate").iterdir()) == [folder]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    line = ["--model", source / "model", *options(source), "--json", tmp_path / "taken"]
+    code, _, said = command("evaluate", *line)
+    assert code == 2
+    assert said == f"safepref: {tmp_path / 'taken'}: cannot be written; name a file in a folder that can\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -181,7 +210,10 @@ def test_several_models_stand_side_by_side(source: Path, tmp_path: Path) -> None
         (["--model", "flat", "--adapter", "adapter"], "adapter: the adapter does not fit"),
         (["--model", "model", "--adapter", "weightless"], "weightless: no adapter_model.safetensors"),
         (["--model", "model", "--adapter", "pickled"], "pickled: no adapter_model.safetensors"),
-        (["--model", "model", "--adapter", "nowhere"], "nowhere"),
+        (["--model", "model", "--adapter", "nowhere"], "--adapter"),
+        (["--model", "model", "--dtype", "fp16"], "dtype 'fp16': give auto, float32"),
+        (["--model", "model", "--device", "gpu"], "device 'gpu' cannot be used here"),
+        (["--model", "model", "--device", "cuda:97"], "device 'cuda:97' cannot be used here"),
         (["--model", "nowhere"], "nowhere"),
         (["--model", "model", "--model", "deep", "--adapter", "adapter"], "fits one model"),
         (["--model", "model", "--strength", "0.5"], "--adapter RUN/adapters/METHOD"),

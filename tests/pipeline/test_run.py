@@ -22,8 +22,8 @@ from safepref.models import load_model
 from safepref.pipeline import workers as workers_module
 from safepref.pipeline.run import run, train
 from safepref.pipeline.workers import sensible_workers
-from safepref.recipe import JudgeSection
-from safepref.store import read_json, read_jsonl
+from safepref.recipe import JudgeSection, parse_recipe
+from safepref.store import read_json, read_jsonl, write_json
 
 PROGRAM = [sys.executable, str(Path(__file__).parent / "tiny_run.py")]
 pytestmark = pytest.mark.assets
@@ -136,6 +136,60 @@ def test_methods_are_added_to_a_run_and_what_is_done_stands(
     after = {stage["name"]: stage["seconds"] for stage in manifest["stages"]}
     assert all(after[name] == seconds for name, seconds in before.items() if name != "report")
     assert "NCA" in (out / "report.html").read_text()
+
+
+def test_what_a_kill_left_half_written_goes_and_what_is_not_the_runs_stays(
+    source: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    left = [out / "adapters" / ".kto.part" / "adapter_config.json", out / "data" / ".pairs.jsonl.x1.part"]
+    left.append(left[0].with_name(".README.md.x2.part"))
+    foreign = out / "notes" / ".mine.part"
+    for path in (*left, foreign):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    run(tiny_recipe(source), out)
+    assert not any(path.exists() for path in (*left, left[0].parent))
+    assert foreign.read_text() == "half"
+
+
+def test_a_model_that_changed_since_is_refused(source: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    manifest = read_json(out / "manifest.json")
+    manifest["hashes"]["model"] = "0" * 64
+    manifest["stages"] = [row for row in manifest["stages"] if row["name"] != "evaluate:report:kto"]
+    write_json(out / "manifest.json", manifest)
+    with pytest.raises(InputError, match="its weights or tokenizer have changed since"):
+        run(tiny_recipe(source), out)
+
+
+def test_another_tools_manifest_is_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "other"}')
+    with pytest.raises(InputError, match=r"manifest\.json: not the manifest of a run"):
+        run(tiny_recipe(source), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"data": {"prompts": "gone.jsonl"}}, r"data\.prompts: gone\.jsonl: no such file"),
+        ({"data": {"pairs": "pku-saferlh"}}, r"data\.pairs: .*did you mean pku-saferlhf"),
+        ({"data": {"pairs": "hh-rlhf:gone.jsonl"}}, r"data\.pairs: hh-rlhf:gone\.jsonl: no such file"),
+        ({"data": {"attacks": ["jailbrake"]}}, r"data\.attacks: .*did you mean 'jailbreak'"),
+        ({"evaluation": {"attacks": ["gcg"]}}, r"evaluation\.attacks: attack 'gcg' is not known"),
+        ({"evaluation": {"capability": ["piqa"]}}, r"evaluation\.capability: piqa: no such file"),
+        ({"judges": {"select": "selekt"}}, r"judges\.select: .*did you mean select"),
+        ({"model": {"device": "gpu"}}, r"model\.device: device 'gpu' cannot be used here"),
+    ],
+)
+def test_a_name_that_stands_for_nothing_is_told_before_anything_is_done(
+    tmp_path: Path, settings: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        run(parse_recipe(settings, "recipe"), tmp_path / "run")
+    assert not (tmp_path / "run" / "manifest.json").exists()
 
 
 SLOW_STAGES = ("assets", "judges", "check", "train:dpo", "evaluate:choose:kto@1", "report")

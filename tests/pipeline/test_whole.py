@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -33,12 +34,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safepref.data.starter import load_starter
+from safepref.errors import InputError
 from safepref.judges.base import Exchange, Verdict
 from safepref.judges.registry import load_judge
 from safepref.pipeline.judging import refuses
+from safepref.pipeline.manifest import recipe_of
 from safepref.pipeline.run import run, train
 from safepref.recipe import Recipe, parse_recipe
-from safepref.store import cache_dir, read_json, read_jsonl
+from safepref.store import cache_dir, read_json, read_jsonl, write_json
 from safepref.taxonomy import load_taxonomy
 
 pytestmark = pytest.mark.assets
@@ -353,7 +356,7 @@ def test_a_run_is_repeated_from_its_manifest(plain: Path, tmp_path: Path) -> Non
     [
         (["--from", "{plain}/manifest.json", "--methods", "nca"], "--from repeats a run as it was"),
         (["--from", "{plain}/manifest.json", "--set", "seed=1"], "--from repeats a run as it was"),
-        (["--from", "{plain}/results.json"], "not a manifest"),
+        (["--from", "{plain}/results.json"], "results.json: not the manifest of a run"),
         (["--from", "{plain}/recipe.yaml"], "not JSON"),
         (["{source}/small.yaml", "--set", "seed=1", "--out", "{plain}"], "seed: 0 there, 1 now"),
     ],
@@ -375,6 +378,18 @@ def test_what_is_no_repetition_is_refused_in_one_line(
     assert "Traceback" not in said
     assert (plain / "manifest.json").read_bytes() == before
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_on_files_that_changed_since_is_no_repetition(plain: Path, tmp_path: Path) -> None:
+    manifest = read_json(plain / "manifest.json")
+    file = next(iter(manifest["hashes"]["inputs"]))
+    for name, digest, expected in (
+        (file, "0" * 64, f"{file} has changed since that run"),
+        ("gone.jsonl", "0" * 64, "gone.jsonl is not there"),
+    ):
+        write_json(tmp_path / "manifest.json", {**manifest, "hashes": {"inputs": {name: digest}}})
+        with pytest.raises(InputError, match=re.escape(expected)):
+            recipe_of(tmp_path / "manifest.json")
 
 
 @posix

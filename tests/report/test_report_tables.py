@@ -4,6 +4,7 @@ import re
 import pytest
 
 from safepref.report import markdown_table, methods_table, print_summary
+from safepref.report.sections import training_rows
 from safepref.report.tables import PUBLISHED, best_values, columns
 
 
@@ -25,6 +26,16 @@ def test_rows_hold_the_numbers_of_the_results(made):
         assert row["toxicity_adversarial"] == scores["toxicity"]["adversarial"]
         assert {key[4:]: row[key] for key in row if key.startswith("asr.")} == scores["safety"]["asr"]
         assert {key[5:]: row[key] for key in row if key.startswith("task.")} == scores["capability"]["tasks"]
+
+
+def test_weights_that_a_method_cannot_take_are_said():
+    rows = training_rows(
+        {"methods": {name: {"training": {"weights_ignored": name == "aot"}} for name in ("aot", "nca")}}
+    )
+    assert [row["warnings"] for row in rows] == [
+        ["AOT sorts its batch: only its NLL took the weights of pairs"],
+        [],
+    ]
 
 
 def test_a_recommended_point_at_full_strength_is_the_methods_own_row(made):

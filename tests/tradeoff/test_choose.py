@@ -56,6 +56,9 @@ def test_ability_decides_above_the_floor() -> None:
     safest, ablest = point("dpo", 0.99, 0.2, 0.40), point("nca", 0.95, 0.05, 0.42, 0.8)
     choice = recommend([safest, ablest], floor=0.9, ceiling=0.5)
     assert choice.point is ablest
+    assert "of the 2 points on the Pareto front" in choice.why
+    beaten = point("rdpo", 0.93, 0.3, 0.39)
+    assert recommend([safest, beaten, ablest], floor=0.9, ceiling=0.5) == choice
     assert "nca at strength 0.8" in choice.why
 
 

@@ -23,6 +23,10 @@ def test_a_recipe_becomes_settings_with_the_methods_own_on_top() -> None:
     plain = TrainingSettings.from_recipe(section, METHODS["dpo"], seed=5)
     assert (plain.epochs, plain.beta, plain.seed, dict(plain.params)) == (3, None, 5, {})
     assert plain.chosen_nll == {"harmful": 0.7, "preference": 0.7, "harmless": 0.2}
+    assert (plain.nll_over, plain.anchor_ratio, plain.max_grad_norm) == ("completion", None, 1.0)
+    wide = TrainingSection(nll_over="sequence", anchor_ratio=0.5, max_grad_norm=0.3)
+    whole = TrainingSettings.from_recipe(wide, METHODS["orpo"])
+    assert (whole.nll_over, whole.anchor_ratio, whole.max_grad_norm) == ("sequence", 0.5, 0.3)
     own = TrainingSettings.from_recipe(section, METHODS["rdpo"])
     assert (own.epochs, own.beta, own.learning_rate) == (1, 0.3, 1e-4)
     assert own.params == {"label_smoothing": 0.2}

@@ -38,6 +38,8 @@ from safepref.logprobs.route import unwrap
 from safepref.models import LoadedModel
 from safepref.progress import console
 
+PROMPT_LIMIT = 2048
+"""Longest prompt in tokens; a longer one loses its start."""
 KEPT = 0.9
 """Rows that have ended stay in the batch until at most this share of it is still going."""
 READ_TOKENS = 2048
@@ -68,7 +70,7 @@ class LocalEngine:
         *,
         batch_size: int = 32,
         system: str | None = None,
-        prompt_limit: int = 2048,
+        prompt_limit: int = PROMPT_LIMIT,
     ) -> None:
         self.loaded = loaded
         self.batch_size = batch_size

@@ -97,14 +97,23 @@ def load_judge(name: str, **options: Any) -> Judge:
         InputError: unknown name, the nearest one is named; or what follows the colon is missing or not
         wanted.
     """
+    head, target = check_name(name)
+    if head in EMBEDDED and options:
+        raise InputError(f"judge {name!r}: {head} takes no options (got {', '.join(options)}); give none")
+    return JUDGES[head](target, **options)
+
+
+def check_name(name: str) -> tuple[str, str]:
+    """A judge's kind and target, without loading it.
+
+    Raises:
+        InputError: unknown name, the nearest one is named; or a target that an embedded judge does not take.
+    """
     head, _, target = name.partition(":")
     if head not in JUDGES:
         near = difflib.get_close_matches(head, JUDGES, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"judge {name!r} is not known; {hint}judges: {', '.join(JUDGES)}")
-    if head in EMBEDDED and (target or options):
-        given = target or ", ".join(options)
-        raise InputError(
-            f"judge {name!r}: {head} takes no target and no options (got {given}); give {head} alone"
-        )
-    return JUDGES[head](target, **options)
+    if head in EMBEDDED and target:
+        raise InputError(f"judge {name!r}: {head} takes no target (got {target}); give {head} alone")
+    return head, target

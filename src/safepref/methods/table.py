@@ -94,6 +94,8 @@ class Method:
     """The loss reads means per token, not sums."""
     has_nll: bool = False
     """The loss holds the NLL of the chosen answer already, so training adds none."""
+    nll_switch: str | None = None
+    """A parameter that puts the NLL into the loss where it is on."""
     keeps_pairs: bool = True
     """A loss value belongs to one pair, so pairs can be weighted."""
     params: Mapping[str, Range | Switch] = field(default_factory=dict)
@@ -118,6 +120,10 @@ class Method:
             raise InputError(f"{self.name}: it sorts its batch, so pairs have no weight; leave weights out")
         output = self.loss(replace(logps, weights=None), beta=strength, **values)
         return output._replace(losses=output.losses * logps.weights)
+
+    def holds_nll(self, params: Mapping[str, float | bool]) -> bool:
+        """Whether the loss with these resolved parameters holds the NLL itself."""
+        return self.has_nll or (self.nll_switch is not None and bool(params[self.nll_switch]))
 
     def resolve(
         self, beta: float | None = None, params: Mapping[str, float | bool] | None = None
@@ -209,6 +215,7 @@ _ROWS = (
             "margin": Range(1.0, "nats that chosen must lead by (reference_free only)", low_closed=False),
             "nll_weight": Range(0.1, "weight of the NLL of the chosen answer (reference_free only)"),
         },
+        nll_switch="reference_free",
     ),
     Method(
         name="kto",

@@ -94,12 +94,13 @@ class Builder:
                 "prompts; lower it, raise data.tries, or give more prompts with data.prompts"
             )
 
-    def harmless(self, prompts: Sequence[Prompt], built: Built) -> None:
+    def harmless(self, prompts: Sequence[Prompt], built: Built, ready: int = 0) -> None:
         """Add up to `data.harmless` pairs from look-alikes that the model answers.
 
         The requests are known to be harmless, so an answer counts as good when it does not refuse and is no
         gibberish; a judge of harm would drop just the look-alikes that teach the boundary. At most a third of
-        all built pairs: where the recipe asks for more, they are weighted down to it.
+        all pairs, the `ready` ones of the user's among them: where the recipe asks for more, they are
+        weighted down to it.
         """
         wanted = self.data.harmless
         queue = interleave(prompts, self.seed + 1)[: round(1.5 * wanted)]
@@ -111,7 +112,8 @@ class Builder:
             and not degenerate(answers[prompt.id].text)
         ][:wanted]
         taught = [pair.chosen for pair in built.pairs if pair.kind == "harmful"]
-        weight = min(1.0, len(taught) / 2 / len(kept)) if kept and taught else 1.0
+        others = len(taught) + ready
+        weight = min(1.0, others / 2 / len(kept)) if kept and others else 1.0
         for prompt in kept:
             refusal = Completion(self._over_refusal(prompt, taught), 0, False)
             pair = _pair(prompt, answers[prompt.id], refusal, "harmless")

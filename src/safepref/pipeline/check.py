@@ -16,6 +16,7 @@ from safepref.data.records import Example, Pair, Split
 from safepref.data.rows import Where
 from safepref.data.sources import source_file
 from safepref.errors import InputError
+from safepref.generation.local import PROMPT_LIMIT
 from safepref.pipeline.prompts import Prompts, Suite
 from safepref.recipe import Recipe, TrainingSection
 
@@ -63,7 +64,7 @@ def check_run(
         pairs: `(N,)` what is trained on, each held against the evaluation.
         examples: `(M,)` the anchor.
         tokenizer: the policy's.
-        limits: what training and evaluation cut.
+        limits: what training cuts.
         folder: where the run keeps pairs.jsonl and examples.jsonl, for the findings' places.
     """
     shared: dict[str, Any] = {
@@ -76,7 +77,9 @@ def check_run(
     asked = recipe.evaluation
     for name in dict.fromkeys((recipe.data.prompts, asked.prompts, asked.benign, asked.toxicity)):
         if name is not None and Path(name).is_file():
-            findings += check_file(name, tokenizer, limits=limits)
+            # What is only asked is cut where generation cuts it.
+            own = limits if name == recipe.data.prompts else replace(limits, max_prompt=PROMPT_LIMIT)
+            findings += check_file(name, tokenizer, limits=own)
     sides: list[tuple[Split, Suite]] = [("choose", prompts.choose), ("report", prompts.report)]
     findings += repeated_prompts(
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,16 +79,26 @@ def evaluate_models(
         raise InputError(
             f"--adapter {request.adapter} fits one model, but --model names {len(request.models)}"
         )
+    if request.adapter is not None and not request.adapter.is_dir():
+        raise InputError(f"--adapter {request.adapter}: no such folder; give RUN/adapters/METHOD")
+    for path in (json_path, samples):
+        _check_writable(path)
     suite = _suite(request)
     judging = JudgeSection(report=request.judge)
     judges = Bench.load(judging).reporting()
-    results, rows = [], []
+    results, rows, used = [], [], []
     for model_id in request.models:
         loaded = load_model(model_id, dtype=request.dtype, device=request.device)
         torch.set_num_threads(threads())
         identity = f"{model_fingerprint(loaded)}:{_adapter_hash(request.adapter)}:{request.strength:g}"
         asked = {k: str(v) for k, v in asdict(request).items()}
         work = cache_dir("evaluate", sha256_json([identity, asked])[:16])
+        used.append(work)
+        scored = sum(len(task.rows) for task in suite.capability)
+        console().print(
+            f"{model_id}: {len(suite.safety)} harmful prompts, plain and attacked, {len(suite.benign)} "
+            f"look-alikes, {len(suite.toxicity)} beginnings, {scored} benchmark rows"
+        )
         with variant(loaded, request.adapter, request.strength), progress_by_stage() as show:
             engine = LocalEngine(loaded, batch_size=request.batch_size, system=request.system)
             policy = Policy(identity, engine, loaded.model, loaded.tokenizer)
@@ -98,13 +109,24 @@ def evaluate_models(
         results.append(
             {"model": model_id, "adapter": adapter, "strength": request.strength, "scores": scores}
         )
-        shutil.rmtree(work)
     if samples is not None:
         write_jsonl(samples, rows)
     value = {"schema": SCHEMA, **(results[0] if len(results) == 1 else {"evaluations": results})}
     if json_path is not None:
         write_json(json_path, value)
+    # Only now: a call that is stopped before has its answers still.
+    for work in used:
+        shutil.rmtree(work, ignore_errors=True)
     return value
+
+
+def _check_writable(path: Path | None) -> None:
+    """Refuse a place that a result cannot be written to, before hours of work."""
+    if path is None:
+        return
+    folder = next(place for place in path.absolute().parents if place.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: cannot be written; name a file in a folder that can")
 
 
 def _suite(request: EvaluationRequest) -> EvaluationSuite:

@@ -28,7 +28,15 @@ CHARACTERS = 4.0
 """Characters of English text to a token."""
 
 
-def forecast(recipe: Recipe, loaded: LoadedModel, prompts: Prompts, methods: int, workers: int = 1) -> float:
+def forecast(
+    recipe: Recipe,
+    loaded: LoadedModel,
+    prompts: Prompts,
+    methods: int,
+    workers: int = 1,
+    *,
+    evaluate: bool = True,
+) -> float:
     """Seconds that data, training and evaluation take with so many workers; wrong by perhaps a third."""
     one_forward, one_decode = forward, decode = _rates(loaded, recipe)
     if workers > 1:
@@ -41,16 +49,13 @@ def forecast(recipe: Recipe, loaded: LoadedModel, prompts: Prompts, methods: int
     example_tokens = (PROMPT_TOKENS + data.answer_tokens) * data.general
     epoch = STEP_COST * (pairs * pair_tokens + example_tokens) / forward
     reference = pairs * pair_tokens / one_forward
+    trained = answers * data.answer_tokens / one_decode + reference + methods * training.epochs * epoch
+    if not evaluate:
+        return trained
     strengths = len(asked.strengths) if asked.choose else 0
     report = _suite(recipe, prompts.report, forward, decode)
     choose = _suite(recipe, prompts.choose, forward, decode)
-    return (
-        answers * data.answer_tokens / one_decode
-        + reference
-        + methods * training.epochs * epoch
-        + (methods + 1.5) * report
-        + methods * strengths * choose
-    )
+    return trained + (methods + 1.5) * report + methods * strengths * choose
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from safepref import assets
 from safepref.data.findings import has_errors
 from safepref.data.limits import Limits
 from safepref.data.records import Example, Pair
-from safepref.data.sources import local_file
 from safepref.errors import InputError, NegativeResult
 from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples
 from safepref.generation.base import Engine, Sampling
@@ -24,6 +23,7 @@ from safepref.models import EMBEDDED, LoadedModel, load_model, variant
 from safepref.pairs.build import Builder, Built
 from safepref.pipeline.check import check_run
 from safepref.pipeline.forecast import forecast
+from safepref.pipeline.inputs import check_names, input_hashes, remove_half_written
 from safepref.pipeline.judging import Bench, refuses
 from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.prompts import Prompts, Suite, gather
@@ -36,7 +36,6 @@ from safepref.store import (
     cache_dir,
     read_json,
     read_jsonl,
-    sha256_file,
     write_json,
     write_jsonl,
     write_text,
@@ -89,10 +88,11 @@ class Job:
         for method in self.methods:
             TrainingSettings.from_recipe(recipe.training, method, recipe.seed)
             method.check_batch_size(recipe.training.batch_size)
+        if manifest is None:
+            check_names(recipe)
         self.manifest = manifest or Manifest(out, recipe)
         if manifest is None:
-            for part in out.rglob(".*.part"):  # half-written, of an attempt that was killed
-                part.unlink()
+            remove_half_written(out)
             self._check_inputs()
             write_text(out / "recipe.yaml", recipe.to_yaml())
 
@@ -102,10 +102,7 @@ class Job:
         Raises:
             InputError: a file changed after something was trained on it.
         """
-        data, asked = self.recipe.data, self.recipe.evaluation
-        named = (data.prompts, data.pairs, asked.prompts, asked.benign, asked.toxicity)
-        given = [name for name in (*named, *(asked.capability or ())) if name]
-        hashes = {name: sha256_file(file) for name in given if (file := local_file(name))}
+        hashes = input_hashes(self.recipe)
         known = self.manifest.data["hashes"].get("inputs", hashes)
         changed = sorted(name for name in hashes if hashes[name] != known.get(name))
         if changed:
@@ -143,6 +140,11 @@ class Job:
         if self.manifest.path is None:
             return str(self.manifest.data["hashes"]["model"])
         found = str(model_fingerprint(self.loaded))
+        if self.manifest.data["hashes"].get("model", found) != found:
+            raise InputError(
+                f"model.id {self.recipe.model.id}: its weights or tokenizer have changed since {self.out} "
+                "was begun; put the old ones back, or choose another --out"
+            )
         self.manifest.put("hashes", model=found)
         return found
 
@@ -193,7 +195,7 @@ class Job:
             if todo:
                 _ = self.judges
 
-    def announce(self, workers: int) -> None:
+    def announce(self, workers: int, *, evaluate: bool = True) -> None:
         """Say what will be done and about how long it takes with so many workers."""
         counts = self.recipe.data
         console().print(
@@ -201,9 +203,12 @@ class Job:
             f"{counts.harmful} harmful and {counts.harmless} harmless pairs, {counts.general} examples"
         )
         if self.manifest.data["forecast_seconds"] is None:
-            seconds = forecast(self.recipe, self.loaded, self.prompts, len(self.methods), workers)
+            seconds = forecast(
+                self.recipe, self.loaded, self.prompts, len(self.methods), workers, evaluate=evaluate
+            )
             seconds += self.manifest.stage_seconds("judges")
-            self.manifest.data["forecast_seconds"] = round(seconds)
+            if evaluate:  # the manifest's is that of a whole run
+                self.manifest.data["forecast_seconds"] = round(seconds)
             console().print(f"Forecast on this machine: about {duration(seconds)} after downloads")
 
     def data(self) -> None:
@@ -235,7 +240,7 @@ class Job:
                 if section.harmful:
                     builder.harmful(self.prompts.harmful, built)
                 if section.harmless:
-                    builder.harmless(self.prompts.harmless, built)
+                    builder.harmless(self.prompts.harmless, built, ready=len(self.prompts.pairs))
                 if section.general:
                     builder.general(self.prompts.general, built)
             for kind in ("harmful", "harmless", "general"):
@@ -313,6 +318,10 @@ class Job:
                     on_reference=counted(show, "reference", len(pairs)),
                 )
             console().print(f"  {result.summary['backend']}")
+            if result.summary["weights_ignored"]:
+                console().print(
+                    f"  {method.title} sorts its batch, so that its loss takes no weights of pairs"
+                )
             write_json(self._scores(f"train-{method.name}"), result.summary)
 
     def tasks(self, *, evaluate: bool = True) -> list[Task]:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from safepref import __version__
+from safepref.data.sources import local_file
 from safepref.errors import InputError
 from safepref.hardware import release_memory
 from safepref.methods import resolve_methods
 from safepref.progress import console, duration
 from safepref.recipe import Recipe, parse_recipe
-from safepref.store import read_json, sha256_json, write_json
+from safepref.store import read_json, sha256_file, sha256_json, write_json
 
 SCHEMA = 1
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm-eval", "numpy", "scikit-learn", "safetensors")
@@ -33,6 +34,7 @@ class Manifest:
 
     path: Path | None
     """Null for a worker's copy, which is never written."""
+    data: dict[str, Any]
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         """Open the manifest of `folder`, or begin one.
@@ -45,7 +47,7 @@ class Manifest:
         self.path = folder / "manifest.json"
         wanted = recipe.model_dump(mode="json")
         if self.path.exists():
-            self.data: dict[str, Any] = read_json(self.path)
+            self.data = _read(self.path)
             known = self.data["recipe"]
             more = _added(known["methods"], recipe.methods)
             differing = _differences(known | {"methods": wanted["methods"]} if more else known, wanted)
@@ -160,11 +162,34 @@ class Manifest:
 
 
 def recipe_of(manifest: Path) -> Recipe:
-    """The recipe a manifest was made with, for `safepref run --from`."""
-    data = read_json(manifest)
-    if not isinstance(data, dict) or "recipe" not in data:
-        raise InputError(f"{manifest}: not a manifest (no recipe in it)")
+    """The recipe a manifest was made with, for `safepref run --from`; other versions are said.
+
+    Raises:
+        InputError: not a manifest, or a file of its recipe is gone or has changed since.
+    """
+    data = _read(manifest)
+    for name, known in data["hashes"].get("inputs", {}).items():
+        file = local_file(name)
+        if file is None or sha256_file(file) != known:
+            what = "is not there" if file is None else "has changed since that run"
+            raise InputError(f"{manifest}: {name} {what}; put the old one back, or run a recipe of its own")
+    now = _versions()
+    other = [
+        f"{name} {old}, here {now.get(name)}"
+        for name, old in data["versions"].items()
+        if old != now.get(name)
+    ]
+    if other:
+        console().print(f"{manifest} was made with {'; '.join(other)}: figures may differ")
     return parse_recipe(data["recipe"], str(manifest))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data = read_json(path)
+    parts = ("recipe", "stages", "hashes", "versions", "plan")
+    if not isinstance(data, dict) or any(part not in data for part in parts):
+        raise InputError(f"{path}: not the manifest of a run; give a run folder's own, or another --out")
+    return data
 
 
 def _versions() -> dict[str, str]:

@@ -56,6 +56,7 @@ def train(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
         job.assets()
         job.fit_judges()
         count = _plan(job, workers)
+        job.announce(count, evaluate=False)
         job.data()
         job.check()
         _do_all(job, count, evaluate=False)

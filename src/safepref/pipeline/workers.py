@@ -23,7 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from safepref.errors import Interrupted, SafeprefError
-from safepref.hardware import memory_bytes, take_share, threads, tune_process
+from safepref.hardware import memory_bytes, out_of_memory, take_share, threads, tune_process
 from safepref.judges.registry import is_embedded
 from safepref.models import LoadedModel
 from safepref.pipeline.job import Job, Task
@@ -163,13 +163,13 @@ def _hear(worker: Worker, manifest: Manifest, shown: Board) -> None:
         worker.task = None
 
 
-def _work(recipe: Recipe, out: Path, known: dict[str, Any], pipe: Connection) -> None:
+def _work(recipe: Recipe, out: Path, state: dict[str, Any], pipe: Connection) -> None:
     """A worker's whole life: stages come through the pipe until null does, progress and ends go back."""
     tune_process()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        job = Job(recipe, out, Manifest.copy_of(known))
-        take_share(known["plan"]["shares"], known["plan"]["threads"])
+        job = Job(recipe, out, Manifest.copy_of(state))
+        take_share(state["plan"]["shares"], state["plan"]["threads"])
         # tqdm's own lock is one between processes, which a worker that is terminated would leave behind.
         tqdm.set_lock(threading.RLock())
         while (task := pipe.recv()) is not None:
@@ -178,10 +178,10 @@ def _work(recipe: Recipe, out: Path, known: dict[str, Any], pipe: Connection) ->
             pipe.send(Done())
     except Exception as error:
         # A broken pipe would be taken for the command's closed output.
-        mendable = isinstance(error, SafeprefError | MemoryError | OSError)
-        mendable = mendable and not isinstance(error, BrokenPipeError)
+        mendable = isinstance(error, SafeprefError | OSError) and not isinstance(error, BrokenPipeError)
+        known = MemoryError(str(error)) if out_of_memory(error) else error if mendable else None
         with suppress(OSError):
-            pipe.send(Failed(error if mendable else None, traceback.format_exc()))
+            pipe.send(Failed(known, traceback.format_exc()))
 
 
 def _end_with_parent() -> None:

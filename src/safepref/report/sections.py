@@ -91,7 +91,9 @@ def training_rows(results: Mapping[str, Any]) -> list[Row]:
                     f"{method_label(method)}, step {w['step']}: the chosen answers of {w['kind']} pairs have "
                     f"lost {-w['chosen']:.1f} nats while the margin grew to {w['chosen'] - w['rejected']:.1f}"
                     for w in summary.get("warnings") or []
-                ],
+                ]
+                + [f"{method_label(method)} sorts its batch: only its NLL took the weights of pairs"]
+                * bool(summary.get("weights_ignored")),
             }
         )
     return found

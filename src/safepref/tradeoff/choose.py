@@ -57,15 +57,15 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 def recommend(points: Sequence[Point], *, floor: float, ceiling: float) -> Choice:
     """The recommended point.
 
-    Among the points whose lower end of the safety interval is at least `floor` and whose over-refusal is at
-    most `ceiling`: the highest capability minus over-refusal, then the highest safety. Where none clears the
-    floor, the safest point under the ceiling is named and said to miss it; where all are over the ceiling,
-    nothing is recommended.
+    Among the points on the Pareto front whose lower end of the safety interval is at least `floor` and whose
+    over-refusal is at most `ceiling`: the highest capability minus over-refusal, then the highest safety.
+    Where none clears the floor, the safest point under the ceiling is named and said to miss it; where all
+    are over the ceiling, nothing is recommended.
     """
     usable = [point for point in points if point.over_refusal <= ceiling]
     if not usable:
         return Choice(None, f"every point refuses more than {ceiling:.0%} of the harmless look-alikes")
-    clear = [point for point in usable if float(point.scores["safety"]["interval"][0]) >= floor]
+    clear = pareto([point for point in usable if float(point.scores["safety"]["interval"][0]) >= floor])
 
     def value(point: Point) -> tuple[float, float, float]:
         return (point.capability - point.over_refusal, point.safety, -point.strength)
@@ -75,10 +75,10 @@ def recommend(points: Sequence[Point], *, floor: float, ceiling: float) -> Choic
         return Choice(
             best,
             f"{best.method} at strength {best.strength:g} keeps the most ability (capability "
-            f"{best.capability:.3f}, over-refusal {best.over_refusal:.1%}) of the {len(clear)} points whose "
-            f"safety interval lies above the floor of {floor:.0%} on the choose split",
+            f"{best.capability:.3f}, over-refusal {best.over_refusal:.1%}) of the {len(clear)} points on the "
+            f"Pareto front whose safety interval lies above the floor of {floor:.0%} on the choose split",
         )
-    best = max(usable, key=lambda point: (point.safety, value(point)))
+    best = max(pareto(usable), key=lambda point: (point.safety, value(point)))
     return Choice(
         best,
         f"no point's safety interval lies above the floor of {floor:.0%} on the choose split; "

@@ -121,6 +121,9 @@ class TrainingSettings:
             },
             anchor=section.anchor,
             anchor_kind=section.anchor_kind,
+            nll_over=section.nll_over,
+            anchor_ratio=section.anchor_ratio,
+            max_grad_norm=section.max_grad_norm,
             save_steps=section.save_steps,
             seed=seed,
         )

@@ -169,7 +169,7 @@ class PreferenceTrainer(Trainer):
         output = self.method(logps, beta=self.beta, **self.params)
         preference = self.weight * output.losses.mean()
         nll = weights.new_zeros(())
-        if not self.method.has_nll:
+        if not self.method.holds_nll(self.params):
             nll = (weights * self._nll_weights(batch, weights.device) * cast(Tensor, logps.chosen_nll)).mean()
         anchor = self._anchor(scored, anchored, len(batch.pairs))
         loss = preference + nll + anchor

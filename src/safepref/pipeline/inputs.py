@@ -1,0 +1,88 @@
+"""What a run begins with: the names in its recipe, the files behind them, what a killed attempt left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safepref.attacks import get_attack
+from safepref.data.sources import local_file, source_file
+from safepref.errors import InputError
+from safepref.hardware import choose_device
+from safepref.judges.registry import check_name
+from safepref.pipeline.prompts import ARITHMETIC
+from safepref.recipe import Recipe
+from safepref.store import sha256_file
+
+OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "work")
+"""Folders that a run makes in its own."""
+
+
+def check_names(recipe: Recipe) -> None:
+    """Names of files, sets, attacks, judges and the device, before anything is downloaded.
+
+    Raises:
+        InputError: one that stands for nothing; the key, the name and the nearest known one.
+    """
+    data, asked, judges = recipe.data, recipe.evaluation, recipe.judges
+    for key, name in _sources(recipe).items():
+        _check(key, _check_source, name)
+    for key, attacks in (("data.attacks", data.attacks), ("evaluation.attacks", asked.attacks)):
+        for attack in attacks:
+            _check(key, get_attack, attack)
+    for name in asked.capability or ():
+        _check("evaluation.capability", _check_task, name)
+    _check("judges.select", check_name, judges.select)
+    _check("judges.report", check_name, judges.report)
+    _check("model.device", choose_device, recipe.model.device)
+
+
+def input_hashes(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of each file that the recipe names, by its name there."""
+    given = [*_sources(recipe).values(), *(recipe.evaluation.capability or ())]
+    return {name: sha256_file(file) for name in given if (file := local_file(name))}
+
+
+def remove_half_written(out: Path) -> None:
+    """Take away what an attempt that was killed was writing, in the places that are a run's own."""
+    found = [*out.glob(".*.json.*.part")]
+    for name in OWN_FOLDERS:
+        found += (out / name).rglob(".*.part")
+    for part in found:
+        if part.is_dir():  # an adapter or a model
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)  # one inside a folder that is gone already
+
+
+def _sources(recipe: Recipe) -> dict[str, str]:
+    data, asked = recipe.data, recipe.evaluation
+    named = {
+        "data.prompts": data.prompts,
+        "data.pairs": data.pairs,
+        "evaluation.prompts": asked.prompts,
+        "evaluation.benign": asked.benign,
+        "evaluation.toxicity": asked.toxicity,
+    }
+    return {key: name for key, name in named.items() if name}
+
+
+def _check(key: str, check: Callable[[str], object], name: str) -> None:
+    try:
+        check(name)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
+
+
+def _check_source(name: str) -> None:
+    if Path(name).is_file():
+        return
+    _, file = source_file(name)
+    if file is not None and not file.is_file():
+        raise InputError(f"{name}: no such file; give NAME alone, or a file that is there")
+
+
+def _check_task(name: str) -> None:
+    if name != ARITHMETIC and not Path(name).is_file():
+        raise InputError(f"{name}: no such file; give a file of benchmark rows, or {ARITHMETIC}")
