@@ -88,8 +88,8 @@ class TrainingSection(Section):
     weight: Amount | None = None
     """Weight of the preference loss beside NLL and anchor; null takes the method's own default."""
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Per method: learning_rate, beta, weight, chosen_nll, epochs and the loss's own parameters, for example
-    `rdpo: {label_smoothing: 0.1}`."""
+    """Per method: learning_rate, beta, weight, chosen_nll, harmless_nll, anchor, epochs and the loss's own
+    parameters, for example `rdpo: {label_smoothing: 0.1}`."""
     warmup: Share = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     full: bool = False
@@ -101,7 +101,7 @@ class TrainingSection(Section):
     """Weight of the per-token NLL on the chosen answer of harmful and of ready pairs; holds the refusals up.
     Null takes the method's own default."""
     harmless_nll: Amount = 1.0
-    """The same for harmless pairs, for every method."""
+    """The same for harmless pairs."""
     anchor: Amount = 1.0
     """Weight of the general anchor."""
     anchor_kind: Literal["nll", "kl"] = "nll"

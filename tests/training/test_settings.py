@@ -18,7 +18,10 @@ def test_a_recipe_becomes_settings_with_the_methods_own_on_top() -> None:
         learning_rate=1e-4,
         chosen_nll=0.7,
         harmless_nll=0.2,
-        params={"rdpo": {"beta": 0.3, "epochs": 1, "label_smoothing": 0.2}},
+        params={
+            "rdpo": {"beta": 0.3, "epochs": 1, "label_smoothing": 0.2},
+            "ipo": {"chosen_nll": 1, "harmless_nll": 2, "anchor": 3},
+        },
     )
     plain = TrainingSettings.from_recipe(section, METHODS["dpo"], seed=5)
     assert (plain.epochs, plain.beta, plain.seed, dict(plain.params)) == (3, None, 5, {})
@@ -27,6 +30,9 @@ def test_a_recipe_becomes_settings_with_the_methods_own_on_top() -> None:
     wide = TrainingSection(nll_over="sequence", anchor_ratio=0.5, max_grad_norm=0.3)
     whole = TrainingSettings.from_recipe(wide, METHODS["orpo"])
     assert (whole.nll_over, whole.anchor_ratio, whole.max_grad_norm) == ("sequence", 0.5, 0.3)
+    held = TrainingSettings.from_recipe(section, METHODS["ipo"])
+    assert (held.chosen_nll, held.anchor) == ({"harmful": 1, "preference": 1, "harmless": 2}, 3)
+    assert plain.anchor == 1
     own = TrainingSettings.from_recipe(section, METHODS["rdpo"])
     assert (own.epochs, own.beta, own.learning_rate) == (1, 0.3, 1e-4)
     assert own.params == {"label_smoothing": 0.2}
@@ -34,6 +40,7 @@ def test_a_recipe_becomes_settings_with_the_methods_own_on_top() -> None:
 
 def test_the_nll_is_the_methods_own_unless_the_recipe_says_otherwise() -> None:
     plain = TrainingSection()
+    assert {name for name, row in METHODS.items() if row.nll != 2} == {"nca", "ipo", "aot"}
     for name in ("nca", "dpo"):
         taken = TrainingSettings.from_recipe(plain, METHODS[name]).chosen_nll
         assert taken == {"harmful": METHODS[name].nll, "preference": METHODS[name].nll, "harmless": 1.0}

@@ -15,6 +15,9 @@ from safepref.recipe import TrainingSection
 MEASURED_WIDTH = 576
 """Hidden size of the embedded model, on which the adapter rates of the methods table were measured."""
 
+PER_METHOD = ("epochs", "learning_rate", "beta", "weight", "chosen_nll", "harmless_nll", "anchor")
+"""Keys of the training section that `params.METHOD` may set for one method."""
+
 Schedule = Literal["linear", "cosine", "constant"]
 AnchorKind = Literal["nll", "kl"]
 NllSpan = Literal["completion", "sequence"]
@@ -98,9 +101,9 @@ class TrainingSettings:
             name: _number(f"training.params.{method.name}.{name}", own.pop(name))
             if name in own
             else getattr(section, name)
-            for name in ("epochs", "learning_rate", "beta", "weight", "chosen_nll")
+            for name in PER_METHOD
         }
-        nll = common.pop("chosen_nll")
+        nll, harmless = common.pop("chosen_nll"), common.pop("harmless_nll")
         nll = method.nll if nll is None else nll
         method.resolve(common["beta"], own)
         return cls(
@@ -117,9 +120,8 @@ class TrainingSettings:
             chosen_nll={
                 "harmful": nll,
                 "preference": nll,
-                "harmless": section.harmless_nll,
+                "harmless": harmless,
             },
-            anchor=section.anchor,
             anchor_kind=section.anchor_kind,
             nll_over=section.nll_over,
             anchor_ratio=section.anchor_ratio,
