@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from safepref import __version__
-from safepref.data.sources import local_file
 from safepref.errors import InputError
 from safepref.hardware import release_memory
 from safepref.methods import resolve_methods
+from safepref.pipeline.inputs import input_hashes
 from safepref.progress import console, duration
 from safepref.recipe import Recipe, parse_recipe
-from safepref.store import read_json, sha256_file, sha256_json, write_json
+from safepref.store import read_json, sha256_json, write_json
 
 SCHEMA = 1
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm-eval", "numpy", "scikit-learn", "safetensors")
@@ -168,10 +168,11 @@ def recipe_of(manifest: Path) -> Recipe:
         InputError: not a manifest, or a file of its recipe is gone or has changed since.
     """
     data = _read(manifest)
+    recipe = parse_recipe(data["recipe"], str(manifest))
+    found = input_hashes(recipe)
     for name, known in data["hashes"].get("inputs", {}).items():
-        file = local_file(name)
-        if file is None or sha256_file(file) != known:
-            what = "is not there" if file is None else "has changed since that run"
+        if found.get(name) != known:
+            what = "has changed since that run" if name in found else "is not there"
             raise InputError(f"{manifest}: {name} {what}; put the old one back, or run a recipe of its own")
     now = _versions()
     other = [
@@ -181,7 +182,7 @@ def recipe_of(manifest: Path) -> Recipe:
     ]
     if other:
         console().print(f"{manifest} was made with {'; '.join(other)}: figures may differ")
-    return parse_recipe(data["recipe"], str(manifest))
+    return recipe
 
 
 def _read(path: Path) -> dict[str, Any]:
