@@ -193,6 +193,22 @@ def _attacks(text: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="RUN, RUN:base, RUN:METHOD[@STRENGTH] or a samples file.")],
+    b: Annotated[str, typer.Argument(help="The same, for what is to replace A.")],
+    gate: Annotated[Path | None, typer.Option(help="YAML gate; the default gate when left out.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Where the result is written.")] = None,
+) -> None:
+    """B against A on the same prompts: exit 0 the gate holds, 1 it is violated, 4 not enough evidence."""
+    from safepref.comparison import compare as start
+    from safepref.comparison import print_comparison
+
+    found = start(a, b, gate, json_path=json_path)
+    print_comparison(found)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
 def report(run_folder: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
     """Write report.html of a run folder anew."""
     from safepref.report import write_report

@@ -45,7 +45,7 @@ def test_the_gain_is_the_difference_of_the_global_scores(sides):
     assert gain.value == pytest.approx(after["safety"]["global"] - before["safety"]["global"])
     assert gain.interval.low < gain.value < gain.interval.high
     assert (gain.n, gain.unpaired) == (len(PROMPTS), 0)
-    assert gain.test == McNemar(0, 28, pytest.approx(2 * 0.5**28))
+    assert gain.plain == McNemar(0, 28, pytest.approx(2 * 0.5**28))
     back = paired_gain(second, first, "safety", draws=500)
     assert back.value == pytest.approx(-gain.value)
     assert back.interval == pytest.approx((-gain.interval.high, -gain.interval.low))
@@ -58,7 +58,7 @@ def test_the_other_measures_agree_with_the_scores(sides, measure):
     change = after[suite][mode or "rate"] - before[suite][mode or "rate"]
     gain = paired_gain(first, second, measure, draws=200)
     assert gain.value == pytest.approx(change) and change != 0
-    assert (gain.test is not None) == (measure == "over_refusal")
+    assert (gain.plain is not None) == (measure == "over_refusal")
 
 
 def test_capability_weighs_tasks_alike():

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.labelled import Labelled, load_labelled
-from safepref.statistics import percentile_interval
+from safepref.statistics import krippendorff_alpha, percentile_interval
 from safepref.store import iter_jsonl, write_jsonl
 
 Floats = NDArray[np.float64]
@@ -144,7 +144,8 @@ def calibrate(
 
     Returns:
         The calibration JSON of the contract, with `hits` (for corrected rates), `by_category`, `left_out`
-        (rows the judge was fitted on) and `human_agreement` where several people answered.
+        (rows the judge was fitted on), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
+        chance) where several people answered.
 
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
@@ -193,6 +194,7 @@ def calibrate(
         },
         "by_category": _by_category([kept[i].category for i in scored], labels, flagged),
         "human_agreement": _human_agreement(kept),
+        "human_alpha": krippendorff_alpha([row.raters for row in kept]),
         "card": card,
     }
 

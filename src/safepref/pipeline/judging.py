@@ -90,4 +90,5 @@ def refuses(prompt: str, response: str) -> bool:
 def _error(card: dict[str, Any]) -> JudgeError | None:
     """The judge's hits on human labels, for the corrected rate; none where its card has none."""
     counts = card.get("hits")
-    return JudgeError(**counts) if counts else None
+    source = str((card.get("calibration") or {}).get("data") or "")
+    return JudgeError(**counts, source=source) if counts else None

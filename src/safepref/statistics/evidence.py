@@ -98,13 +98,18 @@ class PairedEvidence:
             return self.exact.p_below if self.exact is not None else self.flips.below
         return self.score.p_below(delta)
 
-    def clusters_needed(self, delta: float, alpha: float, power: float = 0.8) -> int | None:
+    def clusters_needed(
+        self, delta: float, alpha: float, power: float = 0.8, *, if_equal: bool = False
+    ) -> int | None:
         """Clusters like these that would show on which side of `delta` the difference lies.
 
-        Were the difference seen the true one, with probability `power` at the one-sided level `alpha`; more
-        than there are now. None where the difference seen lies on the border.
+        Were the difference seen the true one, or with `if_equal` were there none and as many rows differed:
+        with probability `power` at the one-sided level `alpha`; more than there are now. None where that
+        difference lies on the border.
         """
-        rows = self.score.rows_needed(delta, alpha, power)
+        half = (self.score.up + self.score.down) / 2
+        assumed = MatchedScore(half, half, self.score.n) if if_equal else self.score
+        rows = assumed.rows_needed(delta, alpha, power)
         if rows is None:
             return None
         return max(math.ceil(rows / self.score.n * self.clusters), self.clusters + 1)
