@@ -3,8 +3,8 @@
 `compare(a, b, gate)` reads the samples of finished runs or evaluations; docs/compare.md gives the rule.
 """
 
-from safepref.comparison.compare import Comparison, compare
 from safepref.comparison.gate import Criterion, Gate, load_gate
+from safepref.comparison.result import Comparison, compare
 from safepref.comparison.show import print_comparison
 
 __all__ = ["Comparison", "Criterion", "Gate", "compare", "load_gate", "print_comparison"]

@@ -33,9 +33,11 @@ def check_prompts(a: Sequence[Row], b: Sequence[Row], names: tuple[str, str]) ->
     asked = {_key(row): row for row in a}
     for row in b:
         other = asked.get(_key(row))
-        for field in PROMPT if other is not None else ():
+        if other is None:
+            continue
+        for field in PROMPT:
             first, second = _asked(other, field), _asked(row, field)
-            if first is not None and second is not None and first != second:
+            if field in other and field in row and first != second:
                 raise InputError(
                     f"{row['suite']} prompt {row['id']!r}: {field} is {_short(first)} in {names[0]} and "
                     f"{_short(second)} in {names[1]}; evaluate both on the same prompts"

@@ -158,14 +158,12 @@ def _finding(
     if_equal = gain.evidence.clusters_needed(border, alpha, gate.power, if_equal=True)
     ahead = what.sign * (gain.value - border) > 0
     if needed is None:
-        why = "the difference seen lies on the border, where no number of prompts decides"
+        why = "the difference seen lies on the border, where no number decides"
     else:
         shown = "holds" if ahead else "is violated"
-        why = (
-            f"about {_rounded(needed)} prompts would show that it {shown}, were this difference the true one"
-        )
+        why = f"about {_rounded(needed)} would show that it {shown}, were this the true difference"
     if if_equal is not None:
-        why += f"; {_rounded(if_equal)} that it holds, were both alike"
+        why += f"; {_rounded(if_equal)} that it holds, were there none"
     towards: Literal["holds", "violated", ""] = "" if needed is None else "holds" if ahead else "violated"
     return Finding(what, criterion, gain, "undecided", p_holds, p_violated, needed, towards, if_equal, why)
 

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from safepref.comparison.compare import Comparison
 from safepref.comparison.decide import Finding
 from safepref.comparison.metrics import Metric
+from safepref.comparison.result import Comparison
 from safepref.report.labels import NONE, number, percent
 
 STYLE = {"holds": "green", "violated": "bold red", "undecided": "yellow", "shown": "dim"}
@@ -26,8 +26,8 @@ def print_comparison(found: Comparison) -> None:
     table = Table(title=Text(title), title_justify="left")
     level = f"{100 * found.gate.level:g} %"
     for name in ("Metric", "A", "B", f"B - A ({level})", "must be", "p (Holm)", "prompts", "decision"):
-        justify = "left" if name in ("Metric", "decision") else "right"
-        table.add_column(Text(name), justify=justify, no_wrap=name != "decision")
+        left = name in ("Metric", "decision")
+        table.add_column(Text(name), justify="left" if left else "right", no_wrap=name != "decision")
     for finding in found.findings:
         table.add_row(*(Text(cell, style=_style(finding, cell)) for cell in _cells(finding)))
     console.print(table)
@@ -97,7 +97,7 @@ def lines(found: Comparison) -> list[str]:
     out += [f"{note[0].upper()}{note[1:]}." for note in found.notes]
     for finding in found.findings:
         if finding.decision == "undecided":
-            out.append(f"{finding.metric.title} is undecided with {finding.now:,} prompts: {finding.why}.")
+            out.append(f"{finding.metric.title}, {finding.now:,} prompts: {finding.why}.")
     names = {
         kind: ", ".join(f.metric.title for f in found.findings if f.decision == kind)
         for kind in ("violated", "undecided")

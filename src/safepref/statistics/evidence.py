@@ -157,8 +157,8 @@ def paired_evidence(
     single = n_clusters == len(a) and groups is None
     steps = weights * (b - a)
     up, down = float(steps[steps > 0].sum()), float(-steps[steps < 0].sum())
-    sums = np.bincount(cluster, steps, minlength=n_clusters)
-    shares = np.bincount(cluster, weights, minlength=n_clusters)
+    sums = np.bincount(cluster, steps, minlength=n_clusters).astype(np.float64)
+    shares = np.bincount(cluster, weights, minlength=n_clusters).astype(np.float64)
     effective = effective_rows(sums, shares, up + down, weights if binary else None, level)
     score = MatchedScore(up, down, effective)
     drawn = paired_difference(
