@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -252,6 +254,18 @@ def test_the_command_prints_the_table_and_ends_with_its_code(run: Path, tmp_path
     gate.write_text("over_refusal: null\ncapability: {each: null}\n")
     code, text = call(f"{run}:base", f"{run}:dpo", "--gate", str(gate))
     assert code == 0 and "all 1 criteria" in text
+
+
+def test_the_process_ends_with_the_gates_code(run: Path) -> None:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "safepref.cli", "compare", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    missing = call(f"{run}:base", f"{run}:ipo")
+    assert (
+        missing.returncode == 2 and missing.stderr.count("\n") == 1 and "no samples of ipo" in missing.stderr
+    )
+    assert call(f"{run}:base", f"{run}:dpo").returncode == 1
 
 
 def test_no_criterion_on_capability_is_no_demand(run: Path) -> None:
