@@ -152,6 +152,9 @@ def evaluate(
     ] = EvaluationSection().answer_tokens,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     judge: Annotated[str, typer.Option(help="Judge of the printed numbers.")] = "report",
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of `judge calibrate` for that judge, to correct rates by.")
+    ] = None,
     device: str = "auto",
     dtype: str = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = GenerationSection().batch_size,
@@ -177,6 +180,7 @@ def evaluate(
         answer_tokens=answer_tokens,
         system=system,
         judge=judge,
+        calibration=calibration,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
@@ -302,15 +306,17 @@ def judge_calibrate(
     ],
     json_path: JsonOpt,
 ) -> None:
-    """Measure a judge on human labels."""
+    """Measure a judge on human labels; a judge card for people is written beside the JSON."""
     from safepref.judges.calibrate import calibrate
+    from safepref.judges.card import calibration_card
     from safepref.judges.registry import load_judge
-    from safepref.store import write_json
+    from safepref.store import write_json, write_text
 
     with progress_by_stage() as show:
         found = calibrate(load_judge(judge), data, progress=partial(show, "judged"))
     write_json(json_path, found)
-    typer.echo(json_path)
+    write_text(json_path.with_suffix(".md"), calibration_card(found))
+    typer.echo(f"{json_path} and {json_path.with_suffix('.md').name}")
 
 
 @judge_app.command("label")

@@ -121,6 +121,9 @@ class JudgeSection(Section):
 
     select: str = "select"
     report: str = "report"
+    calibration: str | None = None
+    """File of `safepref judge calibrate` for the report judge, by which rates are corrected; null takes what
+    stands on the judge's card."""
 
 
 class GenerationSection(Section):
