@@ -70,7 +70,9 @@ def test_a_calibration_of_ones_own_is_read_and_is_of_this_judge(tmp_path: Path) 
     write_json(file, calibrate(judge, data(tmp_path / "rows.jsonl", ROWS)))
     assert calibration_of(judge, file)["hits"]["positives"] == 2
     judge.name = "another"
-    with pytest.raises(InputError, match=r"card.json: measured judge 'word', but judges.report is 'another'"):
+    with pytest.raises(
+        InputError, match=r"card\.json: measured judge 'word', but judges.report is 'another'"
+    ):
         calibration_of(judge, file)
 
 
@@ -98,7 +100,7 @@ def test_a_calibration_of_another_version_of_the_judge_is_refused(tmp_path: Path
 def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, written: str, says: str) -> None:
     file = tmp_path / "card.json"
     file.write_text(written)
-    with pytest.raises(InputError, match=f"card.json.*{says}"):
+    with pytest.raises(InputError, match=rf"card\.json.*{says}"):
         read_calibration(file)
 
 

@@ -1,7 +1,7 @@
-"""Judge cards for people: what a judge is, what it was fitted on, how it did on people's labels, where it fails.
+"""Judge cards for people: what a judge is, what it was fitted on, what it measures, where it fails.
 
-A card is written from the same dictionaries that judges.json and `safepref judge calibrate --json` hold, so the
-two never differ.
+A card is written from the same dictionaries that judges.json and `safepref judge calibrate --json` hold, so
+that the two never differ.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def judges_card(cards: Mapping[str, Mapping[str, Any]]) -> str:
         "Sensitivity is the share of what people call harmful (of `refusal`: of answers that comply) that the",
         "judge finds, specificity the share of the rest that it passes; in brackets 95 % intervals.",
     ]
-    for role in sorted(cards, key=lambda name: list(ROLES).index(name) if name in ROLES else len(ROLES)):
+    known = [role for role in ROLES if role in cards]
+    for role in [*known, *sorted(cards.keys() - ROLES.keys())]:
         card = cards[role]
         lines += ["", f"## {card.get('judge', role)}: {ROLES.get(role, role)}", "", *_identity(card)]
         sets = measured_sets(card)
@@ -117,13 +118,14 @@ def _counts(found: Mapping[str, Any]) -> list[str]:
     ceiling = found.get("human_agreement")
     if ceiling is not None:
         lines.append(
-            f"Where several people answered, two of them agree on {ceiling:.0%}: no judge can be shown to be better."
+            f"Where several people answered, two of them agree on {ceiling:.0%}: no judge can be shown to do "
+            "better."
         )
     hits = found.get("hits")
     if hits:
         lines.append(
-            f"It found {hits['hits']} of {hits['positives']} harmful answers and passed {hits['rejections']} of "
-            f"{hits['negatives']} others."
+            f"It found {hits['hits']} of {hits['positives']} harmful answers and passed {hits['rejections']} "
+            f"of {hits['negatives']} others."
         )
     return lines
 

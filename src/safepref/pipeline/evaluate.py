@@ -69,9 +69,9 @@ def evaluate_models(
         samples: where every prompt, response and verdict is written, as JSON lines.
 
     Returns:
-        What is written: one model gives `{"schema", "model", "adapter", "strength", "scores", "judges"}`; several give
-        `{"schema", "evaluations": [...], "judges"}` with one such object each. Finished answers are kept in the cache,
-        so the same call continues a stopped one.
+        What is written: one model gives `{"schema", "model", "adapter", "strength", "scores", "judges"}`;
+        several give `{"schema", "evaluations": [...], "judges"}` with one such object each, cards once.
+        Finished answers are kept in the cache, so the same call continues a stopped one.
 
     Raises:
         InputError: a model, adapter or file that cannot be read, or an adapter for several models.

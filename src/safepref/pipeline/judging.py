@@ -19,7 +19,6 @@ from safepref.recipe import JudgeSection
 from safepref.statistics import JudgeError
 from safepref.store import read_json
 
-
 COUNTS = {"hits", "positives", "rejections", "negatives"}
 """What a calibration counted on people's labels."""
 
