@@ -83,7 +83,7 @@ def test_a_calibration_of_another_version_of_the_judge_is_refused(tmp_path: Path
 
     file = tmp_path / "card.json"
     write_json(file, calibrate(WordJudge(), data(tmp_path / "rows.jsonl", ROWS)))
-    with pytest.raises(InputError, match="had threshold None when it was measured and has 0.6 now"):
+    with pytest.raises(InputError, match=r"had threshold None when it was measured and has 0\.6 now"):
         calibration_of(Changed(), file)
 
 

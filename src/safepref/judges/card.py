@@ -52,8 +52,8 @@ def judges_card(cards: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# The judges of this run",
         "",
-        "Sensitivity is the share of what people call harmful (of `refusal`: of answers that comply) that the",
-        "judge finds, specificity the share of the rest that it passes; in brackets 95 % intervals.",
+        "Sensitivity is the share of what people call harmful (of `refusal`: of answers that comply) that",
+        "the judge finds, specificity the share of the rest that it passes; in brackets 95 % intervals.",
     ]
     known = [role for role in ROLES if role in cards]
     for role in [*known, *sorted(cards.keys() - ROLES.keys())]:
