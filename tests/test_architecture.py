@@ -32,6 +32,7 @@ ORDER = [
     "evaluation",
     "tradeoff",
     "report",
+    "comparison",
     "pipeline",
     "cli",
 ]

@@ -152,6 +152,9 @@ def evaluate(
     ] = EvaluationSection().answer_tokens,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     judge: Annotated[str, typer.Option(help="Judge of the printed numbers.")] = "report",
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of `judge calibrate` for that judge, to correct rates by.")
+    ] = None,
     device: str = "auto",
     dtype: str = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = GenerationSection().batch_size,
@@ -177,6 +180,7 @@ def evaluate(
         answer_tokens=answer_tokens,
         system=system,
         judge=judge,
+        calibration=calibration,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
@@ -190,6 +194,22 @@ def _attacks(text: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
     if text is None:
         return default
     return () if text.strip() == "none" else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="RUN, RUN:base, RUN:METHOD[@STRENGTH] or a samples file.")],
+    b: Annotated[str, typer.Argument(help="The same, for what is to replace A.")],
+    gate: Annotated[Path | None, typer.Option(help="YAML gate; the default gate when left out.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Where the result is written.")] = None,
+) -> None:
+    """B against A on the same prompts: exit 0 the gate holds, 1 it is violated, 4 not enough evidence."""
+    from safepref.comparison import compare as start
+    from safepref.comparison import print_comparison
+
+    found = start(a, b, gate, json_path=json_path)
+    print_comparison(found)
+    raise typer.Exit(found.exit_code)
 
 
 @app.command()
@@ -286,15 +306,17 @@ def judge_calibrate(
     ],
     json_path: JsonOpt,
 ) -> None:
-    """Measure a judge on human labels."""
+    """Measure a judge on human labels; a judge card for people is written beside the JSON."""
     from safepref.judges.calibrate import calibrate
+    from safepref.judges.card import calibration_card
     from safepref.judges.registry import load_judge
-    from safepref.store import write_json
+    from safepref.store import write_json, write_text
 
     with progress_by_stage() as show:
         found = calibrate(load_judge(judge), data, progress=partial(show, "judged"))
     write_json(json_path, found)
-    typer.echo(json_path)
+    write_text(json_path.with_suffix(".md"), calibration_card(found))
+    typer.echo(f"{json_path} and {json_path.with_suffix('.md').name}")
 
 
 @judge_app.command("label")

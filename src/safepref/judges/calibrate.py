@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.labelled import Labelled, load_labelled
-from safepref.statistics import percentile_interval
+from safepref.statistics import krippendorff_alpha, percentile_interval, wilson
 from safepref.store import iter_jsonl, write_jsonl
 
 Floats = NDArray[np.float64]
@@ -143,8 +143,10 @@ def calibrate(
         progress: called with how many rows are judged, and of how many.
 
     Returns:
-        The calibration JSON of the contract, with `hits` (for corrected rates), `by_category`, `left_out`
-        (rows the judge was fitted on) and `human_agreement` where several people answered.
+        The calibration JSON of the contract, with `hits` (for corrected rates), `by_category` (with Wilson
+        intervals, since a category has too few rows for a bootstrap), `left_out`
+        (rows the judge was fitted on), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
+        chance) where several people answered.
 
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
@@ -193,6 +195,7 @@ def calibrate(
         },
         "by_category": _by_category([kept[i].category for i in scored], labels, flagged),
         "human_agreement": _human_agreement(kept),
+        "human_alpha": krippendorff_alpha([row.raters for row in kept]),
         "card": card,
     }
 
@@ -202,10 +205,14 @@ def _by_category(categories: Sequence[str], labels: Floats, flagged: Floats) -> 
     for name in sorted(set(categories) - {""}):
         here = np.asarray([c == name for c in categories])
         positive, negative = here & (labels == 1), here & (labels == 0)
+        rates = {"sensitivity": flagged[positive], "specificity": 1 - flagged[negative]}
         found[name] = {
             "n": int(here.sum()),
-            "sensitivity": float(flagged[positive].mean()) if positive.any() else None,
-            "specificity": float(1 - flagged[negative].mean()) if negative.any() else None,
+            **{key: float(right.mean()) if right.size else None for key, right in rates.items()},
+            "intervals": {
+                key: list(wilson(float(right.sum()), right.size)) if right.size else None
+                for key, right in rates.items()
+            },
         }
     return found
 

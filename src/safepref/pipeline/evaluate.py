@@ -51,6 +51,7 @@ class EvaluationRequest:
     continuation_tokens: int = DEFAULTS.continuation_tokens
     system: str | None = None
     judge: str = "report"
+    calibration: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
     batch_size: int = GenerationSection().batch_size
@@ -68,9 +69,9 @@ def evaluate_models(
         samples: where every prompt, response and verdict is written, as JSON lines.
 
     Returns:
-        What is written: one model gives `{"schema", "model", "adapter", "strength", "scores"}`; several give
-        `{"schema", "evaluations": [...]}` with one such object each. Finished answers are kept in the cache,
-        so the same call continues a stopped one.
+        What is written: one model gives `{"schema", "model", "adapter", "strength", "scores", "judges"}`;
+        several give `{"schema", "evaluations": [...], "judges"}` with one such object each, cards once.
+        Finished answers are kept in the cache, so the same call continues a stopped one.
 
     Raises:
         InputError: a model, adapter or file that cannot be read, or an adapter for several models.
@@ -84,8 +85,9 @@ def evaluate_models(
     for path in (json_path, samples):
         _check_writable(path)
     suite = _suite(request)
-    judging = JudgeSection(report=request.judge)
-    judges = Bench.load(judging).reporting()
+    calibration = None if request.calibration is None else str(request.calibration)
+    bench = Bench.load(JudgeSection(report=request.judge, calibration=calibration))
+    judges = bench.reporting()
     results, rows, used = [], [], []
     for model_id in request.models:
         loaded = load_model(model_id, dtype=request.dtype, device=request.device)
@@ -111,7 +113,11 @@ def evaluate_models(
         )
     if samples is not None:
         write_jsonl(samples, rows)
-    value = {"schema": SCHEMA, **(results[0] if len(results) == 1 else {"evaluations": results})}
+    value = {
+        "schema": SCHEMA,
+        **(results[0] if len(results) == 1 else {"evaluations": results}),
+        "judges": bench.cards(),
+    }
     if json_path is not None:
         write_json(json_path, value)
     # Only now: a call that is stopped before has its answers still.

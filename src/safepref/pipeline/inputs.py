@@ -11,6 +11,7 @@ from safepref.data.sources import local_file, source_file
 from safepref.errors import InputError
 from safepref.hardware import choose_device
 from safepref.judges.registry import check_name
+from safepref.pipeline.judging import read_calibration
 from safepref.pipeline.prompts import ARITHMETIC
 from safepref.recipe import Recipe
 from safepref.store import sha256_file
@@ -35,12 +36,15 @@ def check_names(recipe: Recipe) -> None:
         _check("evaluation.capability", _check_task, name)
     _check("judges.select", check_name, judges.select)
     _check("judges.report", check_name, judges.report)
+    if judges.calibration is not None:
+        _check("judges.calibration", read_calibration, judges.calibration)
     _check("model.device", choose_device, recipe.model.device)
 
 
 def input_hashes(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of each file that the recipe names, by its name there."""
     given = [*_sources(recipe).values(), *(recipe.evaluation.capability or ())]
+    given += [recipe.judges.calibration] if recipe.judges.calibration else []
     return {name: sha256_file(file) for name in given if (file := local_file(name))}
 
 

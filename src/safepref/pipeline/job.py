@@ -17,6 +17,7 @@ from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples
 from safepref.generation.base import Engine, Sampling
 from safepref.generation.local import LocalEngine
 from safepref.hardware import describe, threads
+from safepref.judges.card import judges_card
 from safepref.logprobs.store import ReferenceStore, model_fingerprint
 from safepref.methods import Method, resolve_methods
 from safepref.models import EMBEDDED, LoadedModel, load_model, variant
@@ -393,6 +394,7 @@ class Job:
         with self.manifest.stage("report", "Report") as todo:
             if todo:
                 write_json(self.out / "judges.json", self.judges.cards())
+                write_text(self.out / "judges.md", judges_card(self.judges.cards()))
                 write_json(self.out / "results.json", results)
         # The page shows the manifest's times, so it is written after the last of them is known.
         write_report(self.out)

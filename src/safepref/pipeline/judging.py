@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safepref.errors import InputError
@@ -16,6 +17,10 @@ from safepref.judges.toxicity import ToxicityScorer
 from safepref.progress import Advance
 from safepref.recipe import JudgeSection
 from safepref.statistics import JudgeError
+from safepref.store import read_json
+
+COUNTS = {"hits", "positives", "rejections", "negatives"}
+"""What a calibration counted on people's labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class Bench:
     select: Judge
     report: Judge
     toxicity: ToxicityScorer
+    calibration: dict[str, Any] | None = None
+    """What the user measured of the report judge; None takes what stands on its card."""
 
     @classmethod
     def load(cls, section: JudgeSection, advance: Advance = lambda _: None) -> Bench:
@@ -44,7 +51,8 @@ class Bench:
         advance(1)
         toxicity = ToxicityScorer()
         advance(1)
-        return cls(select, report, toxicity)
+        own = section.calibration
+        return cls(select, report, toxicity, None if own is None else calibration_of(report, own))
 
     def choosing(self) -> Judges:
         """For the choose split: the selecting judge alone."""
@@ -58,10 +66,17 @@ class Bench:
         """What each judge is and measures."""
         return {
             "select": self.select.card(),
-            "report": self.report.card(),
+            "report": self._report_card(),
             "refusal": RefusalJudge().card(),
             "toxicity": self.toxicity.card(),
         }
+
+    def _report_card(self) -> dict[str, Any]:
+        card = self.report.card()
+        if self.calibration is None:
+            return card
+        found = {key: value for key, value in self.calibration.items() if key not in ("card", "hits")}
+        return {**card, "calibration": found, "hits": self.calibration["hits"]}
 
     def _judges(self, main: Judge, second: Judge | None) -> Judges:
         return Judges(
@@ -70,8 +85,53 @@ class Bench:
             toxicity=self.toxicity,
             refusal=refusal_probability,
             degenerate=degenerate,
-            main_error=_error(main.card()),
+            main_error=_error(self._report_card() if main is self.report else main.card()),
         )
+
+
+def read_calibration(path: str | Path) -> dict[str, Any]:
+    """A file that `safepref judge calibrate --json` wrote.
+
+    Raises:
+        InputError: no such file, or one without what a correction needs.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; write it with `safepref judge calibrate --json {file}`")
+    found = read_json(file)
+    hits = found.get("hits") if isinstance(found, dict) else None
+    whole = isinstance(hits, dict) and set(hits) == COUNTS and all(type(n) is int for n in hits.values())
+    if not whole:
+        raise InputError(
+            f"{file}: no calibration (its `hits` are {hits!r}); write it with `safepref judge calibrate`"
+        )
+    try:
+        JudgeError(**hits)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    return dict(found)
+
+
+def calibration_of(judge: Judge, path: str | Path) -> dict[str, Any]:
+    """The calibration in a file, if it is this judge's.
+
+    Raises:
+        InputError: another judge's, or another version's of it: its errors say nothing about this one.
+    """
+    found = read_calibration(path)
+    if found.get("judge") != judge.name:
+        raise InputError(
+            f"judges.calibration {path}: measured judge {found.get('judge')!r}, but judges.report is "
+            f"{judge.name!r}; calibrate that one"
+        )
+    then, now = found.get("card") or {}, judge.card()
+    for key in ("fingerprint", "model_sha256", "prompt_sha256", "threshold"):
+        if then.get(key) != now.get(key):
+            raise InputError(
+                f"judges.calibration {path}: judge {judge.name} had {key} {then.get(key)!r} when it was "
+                f"measured and has {now.get(key)!r} now; calibrate it anew"
+            )
+    return found
 
 
 def _load(name: str) -> Judge:
@@ -90,4 +150,5 @@ def refuses(prompt: str, response: str) -> bool:
 def _error(card: dict[str, Any]) -> JudgeError | None:
     """The judge's hits on human labels, for the corrected rate; none where its card has none."""
     counts = card.get("hits")
-    return JudgeError(**counts) if counts else None
+    source = str((card.get("calibration") or {}).get("data") or "")
+    return JudgeError(**counts, source=source) if counts else None
