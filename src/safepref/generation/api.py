@@ -121,6 +121,10 @@ class ServerEngine:
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """The completion of one conversation; raises as `generate` does. Threads may call it together."""
+        return completion(self.reply(messages, sampling))
+
+    def reply(self, messages: Sequence[Message], sampling: Sampling, **more: Any) -> Any:
+        """As `answer`, but the server's whole reply, which is a chat completion; `more` goes into the request."""
         turns = [{"role": m["role"], "content": without_surrogates(m["content"])} for m in messages]
         if self.system is not None and (not turns or turns[0]["role"] != "system"):
             turns.insert(0, {"role": "system", "content": without_surrogates(self.system)})
@@ -131,6 +135,7 @@ class ServerEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
+            **more,
         }
         reason, attempt, status = "", 0, None
         for attempt in range(1, self.tries + 1):
@@ -143,7 +148,9 @@ class ServerEngine:
                 status = reply.status_code
                 if status == 200:
                     try:
-                        return _completion(reply.json())
+                        found = reply.json()
+                        completion(found)
+                        return found
                     # Servers can nest JSON deeper than the reader goes.
                     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
                         reason = f"its reply is no chat completion, {type(error).__name__}: {error}"
@@ -191,7 +198,8 @@ def _key(given: str | None) -> str:
     return key
 
 
-def _completion(reply: Any) -> Completion:
+def completion(reply: Any) -> Completion:
+    """The answer in a server's reply; anything but a chat completion raises one of Python's own errors."""
     choice = reply["choices"][0]
     content = choice["message"]["content"]
     if not isinstance(content, str | None):

@@ -10,6 +10,7 @@ from typing import Any
 
 from safepref.errors import InputError
 from safepref.judges.base import Judge
+from safepref.judges.guard_table import GUARDS
 
 
 def _select(_: str, **__: Any) -> Judge:
@@ -37,13 +38,24 @@ def _refusal(_: str, **__: Any) -> Judge:
 
 
 def _guard(row: str) -> Callable[..., Judge]:
-    def make(model: str, /, **options: Any) -> Judge:
-        from safepref.judges.guard import GUARDS, GuardJudge
+    def make(target: str, /, **options: Any) -> Judge:
+        from safepref.judges.guard import GuardJudge
+        from safepref.judges.guard_server import ServerGuardJudge
 
+        model, url = _served(target)
+        if url:
+            _check(row, options, ServerGuardJudge)
+            return ServerGuardJudge(GUARDS[row], url, model, **options)
         _check(row, options, GuardJudge)
-        return GuardJudge(GUARDS[row], model=model or None, **options)
+        return GuardJudge(GUARDS[row], model=target or None, **options)
 
     return make
+
+
+def _served(target: str) -> tuple[str, str]:
+    """Model and address of MODEL@http://HOST/v1; a folder's name may hold an @ of its own."""
+    model, at, url = target.rpartition("@")
+    return (model, url) if at and url.startswith(("http://", "https://")) else (target, "")
 
 
 def _rubric(target: str, /, **options: Any) -> Judge:
@@ -71,8 +83,7 @@ JUDGES: dict[str, Callable[..., Judge]] = {
     "report": _report,
     "refusal": _refusal,
     "keyword-refusal": _keyword,
-    "llama-guard-3": _guard("llama-guard-3"),
-    "llama-guard-3-1b": _guard("llama-guard-3-1b"),
+    **{name: _guard(name) for name in GUARDS},
     "rubric": _rubric,
 }
 """Name to maker. A maker is called with what follows the colon in `name:target` and the options."""
