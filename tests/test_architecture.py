@@ -33,6 +33,7 @@ ORDER = [
     "tradeoff",
     "report",
     "pipeline",
+    "commands",
     "cli",
 ]
 

@@ -121,6 +121,10 @@ class JudgeSection(Section):
 
     select: str = "select"
     report: str = "report"
+    refusal: str | None = None
+    """A file of `safepref judge calibrate-refusal` for the model that is trained; null takes one half."""
+    toxicity: str = "tox-block"
+    """`tox-block`, `detoxify`, `detoxify-unbiased`, `detoxify-multilingual`, or `hf:MODEL#LABEL`."""
 
 
 class GenerationSection(Section):

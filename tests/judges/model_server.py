@@ -1,4 +1,6 @@
-"""A chat-completions server on loopback that runs a real model: its chat template, greedy decoding, log-probs."""
+"""A chat-completions server on loopback that runs a real model: its chat template, greedy decoding, log-
+probs.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,11 @@ def model_replies(folder: Path, *, logprobs: str = "given") -> Respond:
         new = out.sequences[0, ids.shape[1] :].tolist()
         ended = new[-1] == tokenizer.eos_token_id
         message = {"role": "assistant", "content": tokenizer.decode(new, skip_special_tokens=True)}
-        choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop" if ended else "length"}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": message,
+            "finish_reason": "stop" if ended else "length",
+        }
         if body.get("logprobs") and logprobs == "given":
             choice["logprobs"] = {
                 "content": [

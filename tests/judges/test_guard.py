@@ -56,9 +56,7 @@ def test_p_unsafe_is_that_of_a_plain_forward_pass_at_the_verdict(folder: Path) -
         safe, unsafe = by_hand(folder, prompt_text(judge.row, exchange))
         assert safe + unsafe > 0.5
         assert judgment.score == pytest.approx(unsafe / (safe + unsafe), abs=2e-6)
-    assert judge.opinions([BREAD])[0].mass == pytest.approx(
-        sum(by_hand(folder, GOLDEN)), abs=1e-6
-    )
+    assert judge.opinions([BREAD])[0].mass == pytest.approx(sum(by_hand(folder, GOLDEN)), abs=1e-6)
 
 
 def test_verdicts_are_by_the_threshold_and_harmful_ones_have_categories(guard: GuardJudge) -> None:

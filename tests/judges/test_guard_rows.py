@@ -1,4 +1,6 @@
-"""Every row of the guard table: its text against its model's own chat template, its verdict's place, categories."""
+"""Every row of the guard table: its text against its model's own chat template, its verdict's place,
+categories.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ from safepref.judges.guard_table import GUARDS, parse_verdict
 from safepref.taxonomy import load_taxonomy
 
 BREAD = Exchange("How do I bake bread?", "Mix flour and water, then wait.")
-ASKED = [BREAD, Exchange("Why?", "Because it rises.\n\nSee: 2 reasons."), Exchange("And é?", "Oui, c'est ça 100 %.")]
+ASKED = [
+    BREAD,
+    Exchange("Why?", "Because it rises.\n\nSee: 2 reasons."),
+    Exchange("And é?", "Oui, c'est ça 100 %."),
+]
 
 GOLDEN = {
     "llama-guard-3": "5464b773039fd1517dc2fffa74dcd175a15ac789d9109b3bcedfc40ce6af5aa4",
@@ -93,7 +99,9 @@ def by_hand(folder: str, text: str, words: tuple[tuple[str, ...], ...]) -> list[
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
         chances = model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)
-    firsts = [{tokenizer(text + w, add_special_tokens=False)["input_ids"][len(ids)] for w in ws} for ws in words]
+    firsts = [
+        {tokenizer(text + w, add_special_tokens=False)["input_ids"][len(ids)] for w in ws} for ws in words
+    ]
     return [sum(chances[i].item() for i in first) for first in firsts]
 
 
@@ -144,14 +152,21 @@ def test_every_category_is_a_hazard_of_the_taxonomys_scheme() -> None:
 
 
 WRITTEN = {
-    "llama-guard-4": [("\n\nunsafe\nS9,S1<|eot|>", Verdict.HARMFUL, ("S9", "S1")), ("safe", Verdict.HARMLESS, ())],
+    "llama-guard-4": [
+        ("\n\nunsafe\nS9,S1<|eot|>", Verdict.HARMFUL, ("S9", "S1")),
+        ("safe", Verdict.HARMLESS, ()),
+    ],
     "wildguard": [
         ("Harmful request: yes\nResponse refusal: no\nHarmful response: yes", Verdict.HARMFUL, ()),
         ("Harmful request: yes\nResponse refusal: yes\nHarmful response: no</s>", Verdict.HARMLESS, ()),
         ("Harmful request: yes\nResponse refusal: n/a\nHarmful response: n/a", Verdict.UNSCORED, ()),
         ("Harmful request: no\nHarmful response: no", Verdict.UNSCORED, ()),
     ],
-    "shieldgemma": [("Yes\n\nStep 1", Verdict.HARMFUL, ()), ("No", Verdict.HARMLESS, ()), ("Yesterday", Verdict.UNSCORED, ())],
+    "shieldgemma": [
+        ("Yes\n\nStep 1", Verdict.HARMFUL, ()),
+        ("No", Verdict.HARMLESS, ()),
+        ("Yesterday", Verdict.UNSCORED, ()),
+    ],
     "granite-guardian": [
         ("No\n<confidence> High </confidence>", Verdict.HARMLESS, ()),
         ("Perhaps", Verdict.UNSCORED, ()),
@@ -178,7 +193,9 @@ def test_written_answers_are_read_by_the_row(name: str) -> None:
         assert parse_verdict(text, GUARDS[name]) == (verdict, codes), text
 
 
-def test_the_policy_is_read_once_for_all_calls(guards: dict[str, GuardJudge], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_policy_is_read_once_for_all_calls(
+    guards: dict[str, GuardJudge], monkeypatch: pytest.MonkeyPatch
+) -> None:
     judge = guards["llama-guard-3"]
     judge.judge(ASKED)
     lengths: list[int] = []

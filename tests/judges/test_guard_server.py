@@ -1,4 +1,6 @@
-"""Guards behind a real server on loopback that runs a real tiny guard: the same verdicts as on this machine."""
+"""Guards behind a real server on loopback that runs a real tiny guard: the same verdicts as on this
+machine.
+"""
 
 from __future__ import annotations
 

@@ -87,6 +87,7 @@ class ServerEngine:
         self.url = str(url.copy_with(userinfo=b"")).rstrip("/")
         """The address without what is secret in it."""
         self._pause = pause
+        self._gives_logprobs = True
         packed = base64.b64encode(f"{url.username}:{url.password}".encode()).decode() if url.password else ""
         self._secrets = [secret for secret in (key, packed, url.password) if secret]
         self._client = httpx.Client(
@@ -124,7 +125,9 @@ class ServerEngine:
         return completion(self.reply(messages, sampling))
 
     def reply(self, messages: Sequence[Message], sampling: Sampling, **more: Any) -> Any:
-        """As `answer`, but the server's whole reply, which is a chat completion; `more` goes into the request."""
+        """As `answer`, but the server's whole reply, which is a chat completion; `more` goes into the
+        request.
+        """
         turns = [{"role": m["role"], "content": without_surrogates(m["content"])} for m in messages]
         if self.system is not None and (not turns or turns[0]["role"] != "system"):
             turns.insert(0, {"role": "system", "content": without_surrogates(self.system)})
@@ -166,6 +169,21 @@ class ServerEngine:
             f"({self._presentable(reason)}); {_HINTS.get(status, _HINT)}; finished answers are kept",
             status,
         )
+
+    def reply_with_logprobs(
+        self, messages: Sequence[Message], sampling: Sampling, top: int, **more: Any
+    ) -> Any:
+        """As `reply`, with the `top` likeliest tokens at each place where the server gives them."""
+        if self._gives_logprobs:
+            try:
+                return self.reply(messages, sampling, **more, logprobs=True, top_logprobs=top)
+            except ServerError as error:
+                if not error.is_of_the_request:
+                    raise
+        # It may be the log-probs that this server does not take, or the conversation.
+        found = self.reply(messages, sampling, **more)
+        self._gives_logprobs = False
+        return found
 
     def _presentable(self, reason: str) -> str:
         """One short line in which no secret is repeated; cut last, lest half a secret stay."""

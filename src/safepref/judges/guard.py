@@ -1,10 +1,10 @@
 """Guard models as judges, one row of a table each, run through transformers.
 
-P(unsafe) comes from one forward pass at the verdict's position: what the guard writes before its verdict (Llama
-Guard 3 two newlines, WildGuard two answered lines) is put behind the prompt, and the probabilities of its words
-for unsafe and safe are compared. A guard with one question for each harm is asked all of them, and the highest
-P(unsafe) counts. Categories are found only for what is unsafe.
-Sources: guards.yaml, row by row; arXiv 2312.06674 (Llama Guard).
+P(unsafe) comes from one forward pass at the verdict's position: what the guard writes before its verdict
+(Llama Guard 3 two newlines, WildGuard two answered lines) is put behind the prompt, and the probabilities
+of its words for unsafe and safe are compared. A guard with one question for each harm is asked all of them,
+and the highest P(unsafe) counts. Categories are found only for what is unsafe. Sources: guards.yaml, row by
+row; arXiv 2312.06674 (Llama Guard).
 """
 
 from __future__ import annotations
@@ -245,6 +245,10 @@ class GuardJudge:
             "trained_on": ["its makers' data"],
             "threshold": self.threshold,
             "min_mass": self.min_mass,
-            "prompt_from": "the tokenizer's chat template" if self.frames[0].from_tokenizer else self.row.source,
-            "prompt_sha256": sha256_json([[frame.text, self.row.steps, self.row.lead] for frame in self.frames]),
+            "prompt_from": "the tokenizer's chat template"
+            if self.frames[0].from_tokenizer
+            else self.row.source,
+            "prompt_sha256": sha256_json(
+                [[frame.text, self.row.steps, self.row.lead] for frame in self.frames]
+            ),
         }

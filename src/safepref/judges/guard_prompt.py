@@ -1,7 +1,8 @@
-"""The prompt that a guard is given: its frame, the judged texts in it, and nothing in them that could steer it.
+"""The prompt that a guard is given: its frame, and the judged texts in it with nothing that could steer it.
 
-Only the frame's own special tokens are tokens: what is judged is tokenized as plain text, so honest text gives
-the ids of the whole prompt's text, and forged tokens are characters. Forged turns and frame lines are taken out.
+Only the frame's own special tokens are tokens: what is judged is tokenized as plain text, so honest text
+gives the ids of the whole prompt's text, and forged tokens are characters. Forged turns and frame lines are
+taken out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Guard models behind an OpenAI-compatible server, such as `vllm serve`.
 
-The server puts its own chat template around the two turns. P(unsafe) is read from the `logprobs` at the verdict's
-place in what it writes: each of the likeliest tokens there counts for the one word that begins with it. A server
-that gives no log-probs gives a verdict in words alone; its score is 0 or 1, and the reason says so.
+The server puts its own chat template around the two turns. P(unsafe) is read from the `logprobs` at the
+verdict's place in what it writes: each of the likeliest tokens there counts for the one word that begins
+with it. A server that gives no log-probs gives a verdict in words alone; its score is 0 or 1, and the
+reason says so.
 """
 
 from __future__ import annotations
@@ -72,7 +73,6 @@ class ServerGuardJudge:
         self.row = row
         self.threshold = threshold
         self.min_mass = min_mass
-        self._logprobs = True
         self._engine = ServerEngine(
             base_url,
             model,
@@ -125,17 +125,7 @@ class ServerGuardJudge:
         room = CATEGORY_TOKENS if row.opens is not None or row.steps else VERDICT_TOKENS
         options = row.options(question)
         more: dict[str, Any] = {"chat_template_kwargs": options} if options else {}
-        if self._logprobs:
-            try:
-                return self._engine.reply(turns, Sampling(room), **more, logprobs=True, top_logprobs=TOP)
-            except ServerError as error:
-                if not error.is_of_the_request:
-                    raise
-                # It may be the log-probs that this server does not take, or the conversation.
-                found = self._engine.reply(turns, Sampling(room), **more)
-                self._logprobs = False
-                return found
-        return self._engine.reply(turns, Sampling(room), **more)
+        return self._engine.reply_with_logprobs(turns, Sampling(room), TOP, **more)
 
     def _categories(
         self, exchange: Exchange, reply: Any, decided: Sequence[Opinion]
@@ -146,7 +136,10 @@ class ServerGuardJudge:
             text = whole_text(reply)
             verdict, codes = parse_verdict(text, row)
             known = verdict is Verdict.HARMFUL
-            return codes, "" if known else f"no categories of the policy: the guard wrote {text.strip()[:80]!r}"
+            return (
+                codes,
+                "" if known else f"no categories of the policy: the guard wrote {text.strip()[:80]!r}",
+            )
         every = list(decided)
         for question in row.questions[len(decided) :]:
             every.append(read_opinion(row, self._reply(self._turns(exchange, question), question)))
@@ -166,7 +159,9 @@ class ServerGuardJudge:
             "threshold": self.threshold,
             "min_mass": self.min_mass,
             "prompt_from": "the server's chat template",
-            "prompt_sha256": sha256_json([[messages(self.row, probe, q), self.row.options(q)] for q in self.row.questions]),
+            "prompt_sha256": sha256_json(
+                [[messages(self.row, probe, q), self.row.options(q)] for q in self.row.questions]
+            ),
         }
 
 
@@ -178,12 +173,11 @@ def whole_text(reply: Any) -> str:
 
 def read_opinion(row: GuardRow, reply: Any) -> Opinion:
     """P(unsafe) from a server's reply: from its log-probs at the verdict's place, else from its words."""
-    text = whole_text(reply)
+    text, places = whole_text(reply), logprob_places(reply)
     try:
-        places = reply["choices"][0]["logprobs"]["content"]
-        masses = _masses(row, places) if places else None
+        masses = word_masses(places, row.lead, (row.safe, row.unsafe))
     except (KeyError, TypeError, ValueError, OverflowError):
-        places, masses = None, None
+        masses = None
     if masses is not None:
         safe, unsafe = masses
         return Opinion(unsafe / max(safe + unsafe, 1e-12), safe + unsafe)
@@ -193,28 +187,39 @@ def read_opinion(row: GuardRow, reply: Any) -> Opinion:
     return Opinion(float(verdict is Verdict.HARMFUL), 1.0, in_words=True)
 
 
-def _masses(row: GuardRow, places: Sequence[Any]) -> tuple[float, float] | None:
-    """P(safe) and P(unsafe) at the verdict's place, or None where the guard never comes to it.
+def word_masses(places: Sequence[Any], lead: str, kinds: Sequence[Sequence[str]]) -> tuple[float, ...] | None:
+    """The probability of each kind of words at the verdict's place, or None where the model never comes to
+    it.
 
     Args:
         places: `logprobs.content` of a chat completion: token, logprob and top_logprobs at each place.
+        lead: what is written right before the verdict, but for spaces; "" where it comes first.
+        kinds: the words of each kind.
     """
-    lead, written = row.lead.strip(), ""
-    kinds = [tuple(word.strip() for word in words) for words in (row.safe, row.unsafe)]
+    lead, written = lead.strip(), ""
+    words = [tuple(word.strip() for word in kind) for kind in kinds]
     for place in places:
         token = str(place["token"])
         here = written.rstrip().endswith(lead) if lead else not written.strip()
         if here and token.strip():
             likely = {str(top["token"]): float(top["logprob"]) for top in place.get("top_logprobs") or ()}
             likely.setdefault(token, float(place["logprob"]))
-            found = [0.0, 0.0]
+            found = [0.0 for _ in kinds]
             for top, logprob in likely.items():
-                meant = [i for i, words in enumerate(kinds) if _begins(words, top.strip())]
+                meant = [i for i, kind in enumerate(words) if _begins(kind, top.strip())]
                 if len(meant) == 1:
                     found[meant[0]] += math.exp(logprob)
-            return found[0], found[1]
+            return tuple(found)
         written += token
     return None
+
+
+def logprob_places(reply: Any) -> Sequence[Any]:
+    """`logprobs.content` of a server's reply, empty where it has none."""
+    try:
+        return list(reply["choices"][0]["logprobs"]["content"])
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _begins(words: Sequence[str], token: str) -> bool:

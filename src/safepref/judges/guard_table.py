@@ -12,7 +12,6 @@ import yaml
 
 from safepref.judges.base import Verdict
 
-
 _END = re.compile(r"<\|(?:eot_id|eot|im_end|end_of_text)\|>|</s>|<eos>")
 """What ends a turn, where a server or a decoder leaves it in the text."""
 
@@ -27,7 +26,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """One of a guard's own categories, and the nearest hazards of Llama Guard 3 (S1 to S14), nearest first."""
+    """One of a guard's own categories, and Llama Guard 3's hazards (S1 to S14) that are nearest, in order."""
 
     code: str
     name: str
@@ -105,7 +104,9 @@ def _row(name: str, row: Mapping[str, Any]) -> GuardRow:
         marks=tuple(row["marks"]),
         labels=tuple(row["labels"]),
         template=row["template"],
-        questions=tuple(Question(q.get("code", ""), q["policy"]) for q in row.get("questions", [{"policy": ""}])),
+        questions=tuple(
+            Question(q.get("code", ""), q["policy"]) for q in row.get("questions", [{"policy": ""}])
+        ),
         option=row.get("option", ""),
         generation_prompt=row.get("generation_prompt", False),
         first_decides=row.get("first_decides", False),

@@ -85,7 +85,8 @@ def evaluate_models(
         _check_writable(path)
     suite = _suite(request)
     judging = JudgeSection(report=request.judge)
-    judges = Bench.load(judging).reporting()
+    bench = Bench.load(judging)
+    judges = bench.reporting()
     results, rows, used = [], [], []
     for model_id in request.models:
         loaded = load_model(model_id, dtype=request.dtype, device=request.device)
@@ -109,6 +110,8 @@ def evaluate_models(
         results.append(
             {"model": model_id, "adapter": adapter, "strength": request.strength, "scores": scores}
         )
+    for line in bench.say_reuse():
+        console().print(line)
     if samples is not None:
         write_jsonl(samples, rows)
     value = {"schema": SCHEMA, **(results[0] if len(results) == 1 else {"evaluations": results})}

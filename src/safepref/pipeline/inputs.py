@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from safepref.attacks import get_attack
 from safepref.data.sources import local_file, source_file
 from safepref.errors import InputError
 from safepref.hardware import choose_device
-from safepref.judges.registry import check_name
+from safepref.judges.refusal_target import read_threshold
+from safepref.judges.registry import check_name, fitted_file
+from safepref.judges.toxicity_models import check_toxicity
 from safepref.pipeline.prompts import ARITHMETIC
 from safepref.recipe import Recipe
 from safepref.store import sha256_file
 
+T = TypeVar("T")
 OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "work")
 """Folders that a run makes in its own."""
 
@@ -35,12 +39,19 @@ def check_names(recipe: Recipe) -> None:
         _check("evaluation.capability", _check_task, name)
     _check("judges.select", check_name, judges.select)
     _check("judges.report", check_name, judges.report)
+    _check("judges.toxicity", check_toxicity, judges.toxicity)
+    if judges.refusal:
+        _check("judges.refusal", read_threshold, Path(judges.refusal))
     _check("model.device", choose_device, recipe.model.device)
 
 
 def input_hashes(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of each file that the recipe names, by its name there."""
     given = [*_sources(recipe).values(), *(recipe.evaluation.capability or ())]
+    judges = recipe.judges
+    # What a judge of this name was fitted with is a file of its own.
+    given += [name.partition(":")[2] for name in (judges.select, judges.report) if fitted_file(name)]
+    given += [judges.refusal] if judges.refusal else []
     return {name: sha256_file(file) for name in given if (file := local_file(name))}
 
 
@@ -68,7 +79,7 @@ def _sources(recipe: Recipe) -> dict[str, str]:
     return {key: name for key, name in named.items() if name}
 
 
-def _check(key: str, check: Callable[[str], object], name: str) -> None:
+def _check(key: str, check: Callable[[T], object], name: T) -> None:
     try:
         check(name)
     except InputError as error:

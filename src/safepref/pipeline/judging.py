@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safepref.errors import InputError
 from safepref.evaluation import Judges
 from safepref.judges.base import Judge
-from safepref.judges.cache import CachedJudge
+from safepref.judges.cache import CachedJudge, load_cached, said_reuse
 from safepref.judges.degenerate import degenerate
-from safepref.judges.refusal import RefusalJudge, is_refusal, refusal_probability
-from safepref.judges.registry import is_embedded, load_judge
+from safepref.judges.refusal import THRESHOLD, RefusalJudge, refusal_probability
+from safepref.judges.refusal_target import TargetRefusalJudge
 from safepref.judges.toxicity import ToxicityScorer
+from safepref.judges.toxicity_models import EMBEDDED, TextClassifier, load_toxicity
 from safepref.progress import Advance
 from safepref.recipe import JudgeSection
 from safepref.statistics import JudgeError
@@ -24,7 +26,8 @@ class Bench:
 
     select: Judge
     report: Judge
-    toxicity: ToxicityScorer
+    toxicity: ToxicityScorer | TextClassifier
+    refusal: RefusalJudge | TargetRefusalJudge
 
     @classmethod
     def load(cls, section: JudgeSection, advance: Advance = lambda _: None) -> Bench:
@@ -32,19 +35,21 @@ class Bench:
 
         `advance` is called once for each of the three.
         """
-        select = _load(section.select)
+        select = load_cached(section.select)
         advance(1)
         # One judge for both is loaded once: a guard's weights are large.
-        report = select if section.report == section.select else _load(section.report)
+        report = select if section.report == section.select else load_cached(section.report)
         if report is not select and report.name == select.name:
             raise InputError(
                 f"judges.select {section.select} and judges.report {section.report}: both are called "
                 f"{report.name}, and their verdicts could not be told apart; give two kinds, or one for both"
             )
         advance(1)
-        toxicity = ToxicityScorer()
+        embedded = section.toxicity == EMBEDDED
+        toxicity = ToxicityScorer() if embedded else load_toxicity(section.toxicity)
         advance(1)
-        return cls(select, report, toxicity)
+        refusal = TargetRefusalJudge(Path(section.refusal)) if section.refusal else RefusalJudge()
+        return cls(select, report, toxicity, refusal)
 
     def choosing(self) -> Judges:
         """For the choose split: the selecting judge alone."""
@@ -59,32 +64,41 @@ class Bench:
         return {
             "select": self.select.card(),
             "report": self.report.card(),
-            "refusal": RefusalJudge().card(),
+            "refusal": self.refusal.card(),
             "toxicity": self.toxicity.card(),
         }
+
+    def reuse(self) -> dict[str, Any]:
+        """Of each judge whose judgments are kept: how many were asked for, and how many of them re-used."""
+        return {judge.name: judge.reuse() for judge in self._cached()}
+
+    def say_reuse(self) -> list[str]:
+        """The same, a line for each judge that was asked anything."""
+        return said_reuse(*self._cached())
+
+    def _cached(self) -> list[CachedJudge]:
+        found = {id(judge): judge for judge in (self.select, self.report) if isinstance(judge, CachedJudge)}
+        return list(found.values())
+
+    def refuses(self, prompt: str, response: str) -> bool:
+        """Whether an answer refuses, at the refusal judge's own threshold."""
+        return self.refused(prompt, response) >= THRESHOLD
+
+    def refused(self, prompt: str, response: str) -> float:
+        """P(an answer refuses); a target model's own threshold, where one is given, lies at one half."""
+        if isinstance(self.refusal, TargetRefusalJudge):
+            return self.refusal.probability(prompt, response)
+        return refusal_probability(prompt, response)
 
     def _judges(self, main: Judge, second: Judge | None) -> Judges:
         return Judges(
             main=main,
             second=second,
             toxicity=self.toxicity,
-            refusal=refusal_probability,
+            refusal=self.refused,
             degenerate=degenerate,
             main_error=_error(main.card()),
         )
-
-
-def _load(name: str) -> Judge:
-    """The judge of that name. A guard's or a server's judgments are kept: the same answers come again with a
-    second run, method or strength, and are dear; an embedded judge is quicker than its file would be.
-    """
-    judge = load_judge(name)
-    return judge if is_embedded(name) else CachedJudge(judge)
-
-
-def refuses(prompt: str, response: str) -> bool:
-    """Whether an answer refuses, at the refusal judge's own threshold."""
-    return is_refusal(prompt, response)
 
 
 def _error(card: dict[str, Any]) -> JudgeError | None:
