@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_rows import CHAT, load_row, row_tokenizer, save_row
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Llama4Config, Llama4ForConditionalGeneration
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Verdict
@@ -210,3 +210,36 @@ def test_the_policy_is_read_once_for_all_calls(
     judge.opinions(ASKED)
     whole = max(len(judge.prompt_ids(exchange)) for exchange in ASKED)
     assert lengths and max(lengths) < whole / 2
+
+
+def test_a_multimodal_checkpoint_of_llama_guard_4_is_read_as_its_language_model(tmp_path: Path) -> None:
+    tokenizer = row_tokenizer("llama-guard-4")
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "intermediate_size_mlp": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_local_experts": 1,
+        "moe_layers": [],
+        "attention_chunk_size": 64,  # shorter than the prompt
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+    }
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 32, "patch_size": 16, "projector_input_dim": 16}
+    vision |= {"projector_output_dim": 32, "vision_output_dim": 32}
+    torch.manual_seed(0)
+    model = Llama4ForConditionalGeneration(Llama4Config(text_config=text, vision_config=vision)).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    judge = load_row(tmp_path, "llama-guard-4")
+    ids = judge.prompt_ids(BREAD)
+    assert len(ids) > 64
+    with torch.inference_mode():
+        chances = model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)
+    safe, unsafe = (chances[list(words)].sum().item() for words in judge._words)
+    assert judge.judge([BREAD])[0].score == pytest.approx(unsafe / (safe + unsafe), abs=5e-3)

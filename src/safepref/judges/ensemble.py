@@ -177,8 +177,11 @@ def fit_weights(
         if progress is not None:
             progress(at, len(members))
     scores = np.asarray(columns, np.float64).T.reshape(len(rows), len(members))
-    whole = np.isfinite(scores).all(1)
-    scores, kept = scores[whole], [row for row, is_whole in zip(rows, whole, strict=True) if is_whole]
+    whole = np.asarray(np.isfinite(scores).all(1))
+    scores, kept = (
+        scores[whole],
+        [row for row, is_whole in zip(rows, whole.tolist(), strict=True) if is_whole],
+    )
     labels = np.asarray([float(row.harmful or 0) for row in kept])
     groups = [row.group for row in kept]
     for what, count in (("harmful", labels.sum()), ("harmless", len(labels) - labels.sum())):
@@ -198,11 +201,14 @@ def fit_weights(
         model = fit(train)
         return lambda test: np.asarray(model.logits(features[test]))
 
+    flagged = (scores >= 0.5).astype(np.float64)
     final = fit(np.arange(len(labels)))
     apart = sigmoid(out_of_fold(fold, groups, FOLDS))
-    figures = {"weighted, out of fold": measure(labels, apart, (apart >= 0.5) * 1.0, groups, seed=seed)}
+    figures = {
+        "weighted, out of fold": measure(labels, apart, (apart >= 0.5).astype(np.float64), groups, seed=seed)
+    }
     for at, member in enumerate(members):
-        figures[member.name] = measure(labels, scores[:, at], (scores[:, at] >= 0.5) * 1.0, groups, seed=seed)
+        figures[member.name] = measure(labels, scores[:, at], flagged[:, at], groups, seed=seed)
     return {
         "schema": SCHEMA,
         "judges": list(names),

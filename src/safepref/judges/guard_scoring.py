@@ -5,7 +5,7 @@ The keys and values of what all prompts begin with, a guard's policy text as a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from safepref.errors import InputError
@@ -118,7 +118,7 @@ class Scorer:
         return found
 
 
-def first_tokens(name: str, model_id: str, words: dict[str, Sequence[Ids]]) -> dict[str, frozenset[int]]:
+def first_tokens(name: str, model_id: str, words: Mapping[str, Sequence[Ids]]) -> dict[str, frozenset[int]]:
     """The first token of each of a kind's words, by kind.
 
     Raises:

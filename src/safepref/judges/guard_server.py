@@ -107,7 +107,8 @@ class ServerGuardJudge:
         found = combined(self.name, opinions, self.threshold, self.min_mass, sha256_json(asked))
         if found.verdict is Verdict.UNSCORED:
             return found
-        codes, reason = (), ""
+        codes: tuple[str, ...] = ()
+        reason = ""
         if found.verdict is Verdict.HARMFUL:
             codes, reason = self._categories(exchange, replies[0], opinions)
         words = WORDS_ONLY if any(opinion.in_words for opinion in opinions) else ""

@@ -88,7 +88,7 @@ def calibrate_refusal(target: str, data: str | Path, *, seed: int = 0) -> dict[s
         return lambda test: (probabilities[test] >= border) * 1.0
 
     apart = out_of_fold(fold, groups, FOLDS)
-    plain = (probabilities >= THRESHOLD) * 1.0
+    plain = (probabilities >= THRESHOLD).astype(np.float64)
     kept = balanced_accuracy(labels, apart) <= balanced_accuracy(labels, plain)
     return {
         "schema": SCHEMA,
