@@ -34,6 +34,7 @@ ORDER = [
     "report",
     "comparison",
     "pipeline",
+    "commands",
     "cli",
 ]
 

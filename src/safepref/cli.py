@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from safepref import __version__
+from safepref.commands import judge
 from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
 from safepref.hardware import out_of_memory, tune_process
-from safepref.progress import console, progress_by_stage
+from safepref.progress import console
 from safepref.recipe import EvaluationSection, GenerationSection, ModelSection, Recipe
 from safepref.store import sha256_json
 
@@ -30,11 +30,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Look at data before anything is trained on it.", no_args_is_help=True)
-judge_app = typer.Typer(
-    help="Judges: measure them on human labels, or label with them.", no_args_is_help=True
-)
 app.add_typer(data_app, name="data")
-app.add_typer(judge_app, name="judge")
+app.add_typer(judge.app, name="judge")
 
 CTRL_C = 130
 """What the parser returns when a command was interrupted."""
@@ -296,42 +293,6 @@ def data_list() -> None:
     for name, source in SOURCES.items():
         use = "train, evaluate" if source.fit_allowed else "evaluate only"
         typer.echo(f"{name:<24} {source.holds:<8} {use:<16} {source.licence} (arXiv {source.paper})")
-
-
-@judge_app.command("calibrate")
-def judge_calibrate(
-    judge: Annotated[str, typer.Option(help="A judge's name.")],
-    data: Annotated[
-        str, typer.Option(help="A built-in labelled set, or a file of prompt, response, harmful.")
-    ],
-    json_path: JsonOpt,
-) -> None:
-    """Measure a judge on human labels; a judge card for people is written beside the JSON."""
-    from safepref.judges.calibrate import calibrate
-    from safepref.judges.card import calibration_card
-    from safepref.judges.registry import load_judge
-    from safepref.store import write_json, write_text
-
-    with progress_by_stage() as show:
-        found = calibrate(load_judge(judge), data, progress=partial(show, "judged"))
-    write_json(json_path, found)
-    write_text(json_path.with_suffix(".md"), calibration_card(found))
-    typer.echo(f"{json_path} and {json_path.with_suffix('.md').name}")
-
-
-@judge_app.command("label")
-def judge_label(
-    judge: Annotated[str, typer.Option(help="A judge's name.")],
-    data: Annotated[Path, typer.Option(help="JSON lines with prompt and response.")],
-    out: Annotated[Path, typer.Option(help="The same rows with verdict, score and categories.")],
-) -> None:
-    """Judge rows of a file."""
-    from safepref.judges.calibrate import label
-    from safepref.judges.registry import load_judge
-
-    with progress_by_stage() as show:
-        label(load_judge(judge), data, out, progress=partial(show, "judged"))
-    typer.echo(out)
 
 
 def _version(value: bool) -> None:

@@ -124,6 +124,10 @@ class JudgeSection(Section):
     calibration: str | None = None
     """File of `safepref judge calibrate` for the report judge, by which rates are corrected; null takes what
     stands on the judge's card."""
+    refusal: str | None = None
+    """A file of `safepref judge calibrate-refusal` for the model that is trained; null takes one half."""
+    toxicity: str = "tox-block"
+    """`tox-block`, `detoxify`, `detoxify-unbiased`, `detoxify-multilingual`, or `hf:MODEL#LABEL`."""
 
 
 class GenerationSection(Section):

@@ -12,7 +12,7 @@ from test_calibrate import WordJudge, data
 from safepref.errors import InputError
 from safepref.judges.calibrate import calibrate
 from safepref.judges.card import calibration_card, judges_card, table
-from safepref.pipeline.judging import calibration_of, read_calibration
+from safepref.judges.measured import calibration_of, read_calibration
 from safepref.store import write_json
 
 ROWS = [("a", "0.9", 1), ("b", "0.2", 0), ("c", "0.7", 0), ("d", "0.1", 0), ("e", "0.8", 1), ("f", "???", 1)]

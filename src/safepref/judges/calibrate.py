@@ -6,6 +6,7 @@ bootstraps over requests, since the answers to one request are not independent.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +19,7 @@ from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.labelled import Labelled, load_labelled
 from safepref.statistics import krippendorff_alpha, percentile_interval, wilson
-from safepref.store import iter_jsonl, write_jsonl
+from safepref.store import iter_jsonl, sha256_bytes, write_jsonl
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
@@ -231,7 +232,8 @@ def _human_agreement(rows: Sequence[Labelled]) -> float | None:
 def label(
     judge: Judge, in_path: Path, out_path: Path, progress: Callable[[int, int], None] | None = None
 ) -> int:
-    """Judge the rows of a JSON lines file; writes each row with verdict, score, categories, judge and reason.
+    """Judge the rows of a JSON lines file; writes each row with verdict, score, categories, judge, reason
+    and prompt_sha256, the hash of what the judge was given.
 
     Returns:
         The number of rows.
@@ -249,7 +251,10 @@ def label(
     for start in range(0, len(rows), 256):
         batch = rows[start : start + 256]
         judgments = judge.judge([Exchange(row["prompt"], row["response"]) for row in batch])
-        done += [{**row, **judgment.to_json()} for row, judgment in zip(batch, judgments, strict=True)]
+        for row, judgment in zip(batch, judgments, strict=True):
+            # An embedded judge is given nothing beside the two texts.
+            given = sha256_bytes(json.dumps([row["prompt"], row["response"]]).encode())
+            done.append({**row, "prompt_sha256": given, **judgment.to_json()})
         if progress is not None:
             progress(len(done), len(rows))
     write_jsonl(out_path, done)

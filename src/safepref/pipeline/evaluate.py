@@ -111,6 +111,8 @@ def evaluate_models(
         results.append(
             {"model": model_id, "adapter": adapter, "strength": request.strength, "scores": scores}
         )
+    for line in bench.say_reuse():
+        console().print(line)
     if samples is not None:
         write_jsonl(samples, rows)
     value = {

@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from safepref.attacks import get_attack
 from safepref.data.sources import local_file, source_file
 from safepref.errors import InputError
 from safepref.hardware import choose_device
-from safepref.judges.registry import check_name
-from safepref.pipeline.judging import read_calibration
+from safepref.judges.measured import read_calibration
+from safepref.judges.refusal_target import read_threshold
+from safepref.judges.registry import check_name, fitted_file
+from safepref.judges.toxicity_models import check_toxicity
 from safepref.pipeline.prompts import ARITHMETIC
 from safepref.recipe import Recipe
 from safepref.store import sha256_file
 
+T = TypeVar("T")
 OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "work")
 """Folders that a run makes in its own."""
 
@@ -38,13 +42,20 @@ def check_names(recipe: Recipe) -> None:
     _check("judges.report", check_name, judges.report)
     if judges.calibration is not None:
         _check("judges.calibration", read_calibration, judges.calibration)
+    _check("judges.toxicity", check_toxicity, judges.toxicity)
+    if judges.refusal:
+        _check("judges.refusal", read_threshold, Path(judges.refusal))
     _check("model.device", choose_device, recipe.model.device)
 
 
 def input_hashes(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of each file that the recipe names, by its name there."""
     given = [*_sources(recipe).values(), *(recipe.evaluation.capability or ())]
-    given += [recipe.judges.calibration] if recipe.judges.calibration else []
+    judges = recipe.judges
+    # What a judge of this name was fitted with is a file of its own.
+    given += [name.partition(":")[2] for name in (judges.select, judges.report) if fitted_file(name)]
+    given += [judges.refusal] if judges.refusal else []
+    given += [judges.calibration] if judges.calibration else []
     return {name: sha256_file(file) for name in given if (file := local_file(name))}
 
 
@@ -72,7 +83,7 @@ def _sources(recipe: Recipe) -> dict[str, str]:
     return {key: name for key, name in named.items() if name}
 
 
-def _check(key: str, check: Callable[[str], object], name: str) -> None:
+def _check(key: str, check: Callable[[T], object], name: T) -> None:
     try:
         check(name)
     except InputError as error:

@@ -25,7 +25,7 @@ from safepref.pairs.build import Builder, Built
 from safepref.pipeline.check import check_run
 from safepref.pipeline.forecast import forecast
 from safepref.pipeline.inputs import check_names, input_hashes, remove_half_written
-from safepref.pipeline.judging import Bench, refuses
+from safepref.pipeline.judging import Bench
 from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
@@ -233,7 +233,7 @@ class Job:
                     section,
                     self.engine(),
                     self.judges.select,
-                    refuses,
+                    self.judges.refuses,
                     folder / "answers",
                     self.recipe.seed,
                     advance,
@@ -396,6 +396,10 @@ class Job:
                 write_json(self.out / "judges.json", self.judges.cards())
                 write_text(self.out / "judges.md", judges_card(self.judges.cards()))
                 write_json(self.out / "results.json", results)
+                # Not in results.json: a second run re-uses more, and its results are the same.
+                self.manifest.put("judging", **self.judges.reuse())
+                for line in self.judges.say_reuse():
+                    console().print(f"  {line}")
         # The page shows the manifest's times, so it is written after the last of them is known.
         write_report(self.out)
 

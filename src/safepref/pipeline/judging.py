@@ -9,18 +9,16 @@ from typing import Any
 from safepref.errors import InputError
 from safepref.evaluation import Judges
 from safepref.judges.base import Judge
-from safepref.judges.cache import CachedJudge
+from safepref.judges.cache import CachedJudge, load_cached, said_reuse
 from safepref.judges.degenerate import degenerate
-from safepref.judges.refusal import RefusalJudge, is_refusal, refusal_probability
-from safepref.judges.registry import is_embedded, load_judge
+from safepref.judges.measured import calibration_of
+from safepref.judges.refusal import THRESHOLD, RefusalJudge, refusal_probability
+from safepref.judges.refusal_target import TargetRefusalJudge
 from safepref.judges.toxicity import ToxicityScorer
+from safepref.judges.toxicity_models import EMBEDDED, TextClassifier, load_toxicity
 from safepref.progress import Advance
 from safepref.recipe import JudgeSection
 from safepref.statistics import JudgeError
-from safepref.store import read_json
-
-COUNTS = {"hits", "positives", "rejections", "negatives"}
-"""What a calibration counted on people's labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,8 @@ class Bench:
 
     select: Judge
     report: Judge
-    toxicity: ToxicityScorer
+    toxicity: ToxicityScorer | TextClassifier
+    refusal: RefusalJudge | TargetRefusalJudge
     calibration: dict[str, Any] | None = None
     """What the user measured of the report judge; None takes what stands on its card."""
 
@@ -39,20 +38,22 @@ class Bench:
 
         `advance` is called once for each of the three.
         """
-        select = _load(section.select)
+        select = load_cached(section.select)
         advance(1)
         # One judge for both is loaded once: a guard's weights are large.
-        report = select if section.report == section.select else _load(section.report)
+        report = select if section.report == section.select else load_cached(section.report)
         if report is not select and report.name == select.name:
             raise InputError(
                 f"judges.select {section.select} and judges.report {section.report}: both are called "
                 f"{report.name}, and their verdicts could not be told apart; give two kinds, or one for both"
             )
         advance(1)
-        toxicity = ToxicityScorer()
+        embedded = section.toxicity == EMBEDDED
+        toxicity = ToxicityScorer() if embedded else load_toxicity(section.toxicity)
         advance(1)
-        own = section.calibration
-        return cls(select, report, toxicity, None if own is None else calibration_of(report, own))
+        refusal = TargetRefusalJudge(Path(section.refusal)) if section.refusal else RefusalJudge()
+        own = None if section.calibration is None else calibration_of(report, section.calibration)
+        return cls(select, report, toxicity, refusal, own)
 
     def choosing(self) -> Judges:
         """For the choose split: the selecting judge alone."""
@@ -67,7 +68,7 @@ class Bench:
         return {
             "select": self.select.card(),
             "report": self._report_card(),
-            "refusal": RefusalJudge().card(),
+            "refusal": self.refusal.card(),
             "toxicity": self.toxicity.card(),
         }
 
@@ -78,73 +79,37 @@ class Bench:
         found = {key: value for key, value in self.calibration.items() if key not in ("card", "hits")}
         return {**card, "calibration": found, "hits": self.calibration["hits"]}
 
+    def reuse(self) -> dict[str, Any]:
+        """Of each judge whose judgments are kept: how many were asked for, and how many of them re-used."""
+        return {judge.name: judge.reuse() for judge in self._cached()}
+
+    def say_reuse(self) -> list[str]:
+        """The same, a line for each judge that was asked anything."""
+        return said_reuse(*self._cached())
+
+    def _cached(self) -> list[CachedJudge]:
+        found = {id(judge): judge for judge in (self.select, self.report) if isinstance(judge, CachedJudge)}
+        return list(found.values())
+
+    def refuses(self, prompt: str, response: str) -> bool:
+        """Whether an answer refuses, at the refusal judge's own threshold."""
+        return self.refused(prompt, response) >= THRESHOLD
+
+    def refused(self, prompt: str, response: str) -> float:
+        """P(an answer refuses); a target model's own threshold, where one is given, lies at one half."""
+        if isinstance(self.refusal, TargetRefusalJudge):
+            return self.refusal.probability(prompt, response)
+        return refusal_probability(prompt, response)
+
     def _judges(self, main: Judge, second: Judge | None) -> Judges:
         return Judges(
             main=main,
             second=second,
             toxicity=self.toxicity,
-            refusal=refusal_probability,
+            refusal=self.refused,
             degenerate=degenerate,
             main_error=_error(self._report_card() if main is self.report else main.card()),
         )
-
-
-def read_calibration(path: str | Path) -> dict[str, Any]:
-    """A file that `safepref judge calibrate --json` wrote.
-
-    Raises:
-        InputError: no such file, or one without what a correction needs.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; write it with `safepref judge calibrate --json {file}`")
-    found = read_json(file)
-    hits = found.get("hits") if isinstance(found, dict) else None
-    whole = isinstance(hits, dict) and set(hits) == COUNTS and all(type(n) is int for n in hits.values())
-    if not whole:
-        raise InputError(
-            f"{file}: no calibration (its `hits` are {hits!r}); write it with `safepref judge calibrate`"
-        )
-    try:
-        JudgeError(**hits)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    return dict(found)
-
-
-def calibration_of(judge: Judge, path: str | Path) -> dict[str, Any]:
-    """The calibration in a file, if it is this judge's.
-
-    Raises:
-        InputError: another judge's, or another version's of it: its errors say nothing about this one.
-    """
-    found = read_calibration(path)
-    if found.get("judge") != judge.name:
-        raise InputError(
-            f"judges.calibration {path}: measured judge {found.get('judge')!r}, but judges.report is "
-            f"{judge.name!r}; calibrate that one"
-        )
-    then, now = found.get("card") or {}, judge.card()
-    for key in ("fingerprint", "model_sha256", "prompt_sha256", "threshold"):
-        if then.get(key) != now.get(key):
-            raise InputError(
-                f"judges.calibration {path}: judge {judge.name} had {key} {then.get(key)!r} when it was "
-                f"measured and has {now.get(key)!r} now; calibrate it anew"
-            )
-    return found
-
-
-def _load(name: str) -> Judge:
-    """The judge of that name. A guard's or a server's judgments are kept: the same answers come again with a
-    second run, method or strength, and are dear; an embedded judge is quicker than its file would be.
-    """
-    judge = load_judge(name)
-    return judge if is_embedded(name) else CachedJudge(judge)
-
-
-def refuses(prompt: str, response: str) -> bool:
-    """Whether an answer refuses, at the refusal judge's own threshold."""
-    return is_refusal(prompt, response)
 
 
 def _error(card: dict[str, Any]) -> JudgeError | None:
