@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from safepref.attacks import get_attack
-from safepref.data.sources import local_file, source_file
+from safepref.data.sources import licence_line, local_file, source_file
 from safepref.errors import InputError
 from safepref.hardware import choose_device
 from safepref.judges.registry import check_name
 from safepref.pipeline.prompts import ARITHMETIC
+from safepref.progress import console
 from safepref.recipe import Recipe
 from safepref.store import sha256_file
 
@@ -42,6 +43,23 @@ def input_hashes(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of each file that the recipe names, by its name there."""
     given = [*_sources(recipe).values(), *(recipe.evaluation.capability or ())]
     return {name: sha256_file(file) for name in given if (file := local_file(name))}
+
+
+def say_licences(recipe: Recipe) -> dict[str, str]:
+    """Print the licence and terms of each public set that a run uses; returns the lines by the set's name."""
+    named = [*_sources(recipe).values()]
+    if recipe.evaluation.toxicity is None:
+        named.append("real-toxicity-prompts")
+    found = licences(named)
+    for line in found.values():
+        console().print(f"  {line}")
+    return found
+
+
+def licences(names: Iterable[str]) -> dict[str, str]:
+    """The licence lines of the named sets among files and NAME:FILE, by the set's name."""
+    sources = [source_file(name)[0] for name in names if not Path(name).is_file()]
+    return {source.name: licence_line(source) for source in sources}
 
 
 def remove_half_written(out: Path) -> None:
