@@ -25,6 +25,7 @@ from safepref.models import load_model, variant
 from safepref.pipeline.contamination import asked_texts, checked, judged_texts, trained_in
 from safepref.pipeline.inputs import licences
 from safepref.pipeline.judging import Bench
+from safepref.pipeline.logs import log_model
 from safepref.pipeline.prompts import apart_by_attack, read_named
 from safepref.progress import console, progress_by_stage
 from safepref.recipe import EvaluationSection, GenerationSection, JudgeSection
@@ -68,7 +69,8 @@ def evaluate_models(
 
     Args:
         request: models, prompts and settings.
-        json_path: where the result is written; null writes none.
+        json_path: where the result is written, with an Inspect log in the folder `inspect` beside it; null
+            writes neither.
         samples: where every prompt, response and verdict is written, as JSON lines.
 
     Returns:
@@ -110,8 +112,12 @@ def evaluate_models(
             policy = Policy(identity, engine, loaded.model, loaded.tokenizer)
             scores = evaluate(policy, suite, judges, samples_dir=work, progress=show)
         label = {"model": model_id, "strength": request.strength}
-        rows += [{**row, **label} for row in read_samples(work)]
+        mine = [{**row, **label} for row in read_samples(work)]
+        rows += mine
         adapter = str(request.adapter) if request.adapter is not None else None
+        if json_path is not None:
+            settings = {"adapter": adapter, "strength": request.strength}
+            log_model(json_path, model_id, settings | {"answer_tokens": request.answer_tokens}, mine, scores)
         results.append(
             {"model": model_id, "adapter": adapter, "strength": request.strength, "scores": scores}
         )

@@ -27,6 +27,7 @@ from safepref.pipeline.contamination import contamination_of
 from safepref.pipeline.forecast import forecast
 from safepref.pipeline.inputs import check_names, input_hashes, remove_half_written, say_licences
 from safepref.pipeline.judging import Bench, refuses
+from safepref.pipeline.logs import log_point
 from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
@@ -34,14 +35,7 @@ from safepref.pipeline.results import assemble, in_a_line
 from safepref.progress import console, counted, duration, progress_by_stage, track
 from safepref.recipe import Recipe
 from safepref.report import write_report
-from safepref.store import (
-    cache_dir,
-    read_json,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-    write_text,
-)
+from safepref.store import cache_dir, read_json, read_jsonl, write_json, write_jsonl, write_text
 from safepref.training import TrainingSettings, make_plan, train_method
 
 EMBEDDED_ASSETS = (
@@ -370,8 +364,10 @@ class Job:
                         samples_dir=folder,
                         progress=show,
                     )
-                label = {"point": name, "split": side, "method": method.name if method else "base"}
-                rows = ({**row, **label, "strength": value} for row in read_samples(folder))
+                done = method.name if method else "base"
+                label = {"point": name, "split": side, "method": done, "strength": value}
+                rows = [{**row, **label} for row in read_samples(folder)]
+                log_point(self.out, self.recipe, self.manifest.data["started"], label, rows, scores)
                 write_jsonl(self.out / "samples" / f"{side}.{name}.jsonl", rows)
                 write_json(place, scores)
                 console().print(f"  {in_a_line(scores)}")
