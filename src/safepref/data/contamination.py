@@ -69,7 +69,7 @@ def contamination(learned: Sequence[Learned], asked: Sequence[Asked], threshold:
     Exact: the words are equal but for case, punctuation and spacing, or an evaluated text of at least
     CONTAINED_WORDS words stands inside the learned one (an attack's template round it). Near: Jaccard of
     character shingles at or above `threshold`, found by MinHash; of two questions that `numbers` marks, their
-    numbers must be equal too. Deterministic; some seconds for a hundred thousand texts on a side.
+    numbers must be equal too. Deterministic; some seconds for ten thousand texts on a side.
     """
     by_text: dict[str, Asked] = {}
     for item in asked:
