@@ -139,7 +139,9 @@ def evaluate(
     prompts: Annotated[str | None, typer.Option(help="Harmful prompts: FILE, SET or SET:FILE.")] = None,
     benign: Annotated[str | None, typer.Option(help="Harmless look-alikes, likewise.")] = None,
     toxicity: Annotated[str | None, typer.Option(help="Sentence beginnings, likewise.")] = None,
-    capability: Annotated[list[Path] | None, typer.Option(help="Benchmark rows; several allowed.")] = None,
+    capability: Annotated[
+        list[str] | None, typer.Option(help="Rows FILE, TASK:FILE or an lm-eval task id; several allowed.")
+    ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="Comma-separated families; `none` for plain only.")
     ] = None,

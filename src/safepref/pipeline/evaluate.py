@@ -16,7 +16,7 @@ from safepref.data.records import Prompt, PromptKind
 from safepref.data.splits import balanced_sample
 from safepref.data.starter import load_starter
 from safepref.errors import InputError
-from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples, read_task
+from safepref.evaluation import EvaluationSuite, Policy, evaluate, named_task, read_samples
 from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
 from safepref.hardware import threads
@@ -49,7 +49,8 @@ class EvaluationRequest:
     """These three: a file, a named set, or NAME:FILE for a file in a set's own columns."""
     benign: Path | str | None = None
     toxicity: Path | str | None = None
-    capability: tuple[Path, ...] = ()
+    capability: tuple[Path | str, ...] = ()
+    """Files of rows, TASK:FILE, lm-eval's task files or the ids of its tasks."""
     attacks: tuple[str, ...] = DEFAULTS.attacks
     limit: int | None = None
     answer_tokens: int = DEFAULTS.answer_tokens
@@ -171,7 +172,9 @@ def _suite(request: EvaluationRequest) -> EvaluationSuite:
         safety=(*plain, *attacked),
         benign=tuple(benign),
         toxicity=tuple(toxicity[: request.limit]),
-        capability=tuple(read_task(p, limit=request.limit, seed=request.seed) for p in request.capability),
+        capability=tuple(
+            named_task(str(name), limit=request.limit, seed=request.seed) for name in request.capability
+        ),
         answer=Sampling(request.answer_tokens),
         continuation=Sampling(request.continuation_tokens),
         system=request.system,

@@ -9,6 +9,7 @@ from pathlib import Path
 from safepref.attacks import get_attack
 from safepref.data.sources import licence_line, local_file, source_file
 from safepref.errors import InputError
+from safepref.evaluation.hub_tasks import check_task_name
 from safepref.hardware import choose_device
 from safepref.judges.registry import check_name
 from safepref.pipeline.prompts import ARITHMETIC
@@ -102,5 +103,5 @@ def _check_source(name: str) -> None:
 
 
 def _check_task(name: str) -> None:
-    if name != ARITHMETIC and not Path(name).is_file():
-        raise InputError(f"{name}: no such file; give a file of benchmark rows, or {ARITHMETIC}")
+    if name != ARITHMETIC:
+        check_task_name(name)

@@ -19,7 +19,7 @@ from safepref.data.sources import Loaded, load_pairs, load_prompts, source_file
 from safepref.data.splits import balanced_sample, split_by_template, without_questions, without_templates_of
 from safepref.data.starter import StarterKind, load_starter
 from safepref.errors import InputError
-from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, read_task
+from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, named_task
 from safepref.recipe import EvaluationSection, Recipe
 
 Record = TypeVar("Record", Prompt, Pair)
@@ -254,7 +254,7 @@ def _tasks(asked: EvaluationSection, seed: int) -> list[CapabilityTask]:
     if asked.capability is None:
         return [*embedded_tasks(limit=rows, seed=seed), arithmetic_task(rows, seed)]
     return [
-        arithmetic_task(rows, seed) if name == ARITHMETIC else read_task(name, limit=rows, seed=seed)
+        arithmetic_task(rows, seed) if name == ARITHMETIC else named_task(name, limit=rows, seed=seed)
         for name in asked.capability
     ]
 
