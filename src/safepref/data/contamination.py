@@ -72,8 +72,8 @@ def contamination(learned: Sequence[Learned], asked: Sequence[Asked], threshold:
     numbers must be equal too. Deterministic; some seconds for ten thousand texts on a side.
     """
     by_text: dict[str, Asked] = {}
-    for item in asked:
-        by_text.setdefault(normalised(item.text), item)
+    for question in asked:
+        by_text.setdefault(normalised(question.text), question)
     plain = [normalised(item.text) for item in learned]
     inside = _inside(list(dict.fromkeys(plain)), list(by_text))
     distinct = [text for text in dict.fromkeys(plain) if text not in by_text and text not in inside]
