@@ -133,10 +133,12 @@ def evaluate(
     strength: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Scale of the adapter; 1 when left out.")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Harmful prompts (file).")] = None,
-    benign: Annotated[Path | None, typer.Option(help="Harmless look-alikes (file).")] = None,
-    toxicity: Annotated[Path | None, typer.Option(help="Sentence beginnings (file).")] = None,
-    capability: Annotated[list[Path] | None, typer.Option(help="Benchmark rows; several allowed.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Harmful prompts: FILE, SET or SET:FILE.")] = None,
+    benign: Annotated[str | None, typer.Option(help="Harmless look-alikes, likewise.")] = None,
+    toxicity: Annotated[str | None, typer.Option(help="Sentence beginnings, likewise.")] = None,
+    capability: Annotated[
+        list[str] | None, typer.Option(help="Rows FILE, TASK:FILE or an lm-eval task id; several allowed.")
+    ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="Comma-separated families; `none` for plain only.")
     ] = None,
@@ -288,11 +290,11 @@ def data_check(
 @data_app.command("list")
 def data_list() -> None:
     """Public sets by name, with licence and whether training on them is allowed."""
-    from safepref.data.sources import SOURCES
+    from safepref.data.sources import SOURCES, licence_line
 
     for name, source in SOURCES.items():
         use = "train, evaluate" if source.fit_allowed else "evaluate only"
-        typer.echo(f"{name:<24} {source.holds:<8} {use:<16} {source.licence} (arXiv {source.paper})")
+        typer.echo(f"{name:<24} {source.holds:<8} {use:<16} {licence_line(source)}")
 
 
 def _version(value: bool) -> None:

@@ -148,7 +148,8 @@ class EvaluationSection(Section):
     toxicity: str | None = None
     """Sentence beginnings to continue; null takes the pinned RealToxicityPrompts."""
     capability: tuple[str, ...] | None = None
-    """Files of benchmark rows, each a task named by its stem, and `arithmetic` for generated sums; null takes
+    """Files of benchmark rows, each a task named by its stem; TASK:FILE for rows scored as that lm-eval task;
+    ids of lm-eval tasks (from the hub) or files of their YAML; `arithmetic` for generated sums. Null takes
     the pinned tasks and arithmetic."""
     plain: Positive = 96
     """Harmful prompts asked as they are."""

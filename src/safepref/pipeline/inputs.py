@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from safepref.attacks import get_attack
-from safepref.data.sources import local_file, source_file
+from safepref.data.sources import licence_line, local_file, source_file
 from safepref.errors import InputError
+from safepref.evaluation.hub_tasks import check_task_name
 from safepref.hardware import choose_device
 from safepref.judges.measured import read_calibration
 from safepref.judges.refusal_target import read_threshold
 from safepref.judges.registry import check_name, fitted_file
 from safepref.judges.toxicity_models import check_toxicity
 from safepref.pipeline.prompts import ARITHMETIC
+from safepref.progress import console
 from safepref.recipe import Recipe
 from safepref.store import sha256_file
 
@@ -59,6 +61,23 @@ def input_hashes(recipe: Recipe) -> dict[str, str]:
     return {name: sha256_file(file) for name in given if (file := local_file(name))}
 
 
+def say_licences(recipe: Recipe) -> dict[str, str]:
+    """Print the licence and terms of each public set that a run uses; returns the lines by the set's name."""
+    named = [*_sources(recipe).values()]
+    if recipe.evaluation.toxicity is None:
+        named.append("real-toxicity-prompts")
+    found = licences(named)
+    for line in found.values():
+        console().print(f"  {line}")
+    return found
+
+
+def licences(names: Iterable[str]) -> dict[str, str]:
+    """The licence lines of the named sets among files and NAME:FILE, by the set's name."""
+    sources = [source_file(name)[0] for name in names if not Path(name).is_file()]
+    return {source.name: licence_line(source) for source in sources}
+
+
 def remove_half_written(out: Path) -> None:
     """Take away what an attempt that was killed was writing, in the places that are a run's own."""
     found = [*out.glob(".*.json.*.part")]
@@ -99,5 +118,5 @@ def _check_source(name: str) -> None:
 
 
 def _check_task(name: str) -> None:
-    if name != ARITHMETIC and not Path(name).is_file():
-        raise InputError(f"{name}: no such file; give a file of benchmark rows, or {ARITHMETIC}")
+    if name != ARITHMETIC:
+        check_task_name(name)
