@@ -45,8 +45,7 @@ def read_calibration(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{file}: no such file; write it with `safepref judge calibrate --json {file}`")
     found = read_json(file)
     hits = found.get("hits") if isinstance(found, dict) else None
-    whole = isinstance(hits, dict) and set(hits) == COUNTS and all(type(n) is int for n in hits.values())
-    if not whole:
+    if not (isinstance(hits, dict) and set(hits) == COUNTS and all(type(n) is int for n in hits.values())):
         raise InputError(
             f"{file}: no calibration (its `hits` are {hits!r}); write it with `safepref judge calibrate`"
         )
