@@ -32,7 +32,9 @@ ORDER = [
     "evaluation",
     "tradeoff",
     "report",
+    "comparison",
     "pipeline",
+    "commands",
     "cli",
 ]
 

@@ -32,7 +32,9 @@ def test_the_keys_that_scripts_set_are_there() -> None:
     assert set(CONTRACT) <= set(all_keys())
 
 
-@pytest.mark.parametrize("path", sorted(Path("recipes").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted({*Path("recipes").glob("*.yaml")} - {Path("recipes/gate.yaml")}), ids=lambda p: p.name
+)
 def test_every_recipe_in_the_repository_loads(path: Path) -> None:
     assert isinstance(load_recipe(path), Recipe)
 

@@ -76,7 +76,7 @@ def test_groups_are_resampled_together_and_may_be_empty():
 
 def test_chunks_do_not_change_the_number_or_the_mean_of_draws(monkeypatch):
     values = np.arange(40.0)
-    monkeypatch.setattr(s, "_CHUNK_CELLS", 200)
+    monkeypatch.setattr("safepref.statistics.bootstrap._CHUNK_CELLS", 200)
     draws = s.resampled_means(values, draws=1003, seed=5)
     assert draws.shape == (1003, 1, 1)
     assert draws.mean() == pytest.approx(values.mean(), abs=0.3)

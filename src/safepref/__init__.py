@@ -1,8 +1,8 @@
 """safepref: safety alignment of language models by preference optimization (arXiv 2409.07772).
 
-`run`, `train`, `evaluate` (which takes an `EvaluationRequest`), `load_recipe` and `METHODS` are the commands'
-Python side. They are loaded when first used, so that `import safepref` is light and changes nothing in the
-process.
+`run`, `train`, `evaluate` (which takes an `EvaluationRequest`), `compare`, `load_recipe` and `METHODS` are
+the commands' Python side. They are loaded when first used, so that `import safepref` is light and changes
+nothing in the process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from safepref.comparison import compare
     from safepref.methods import METHODS
     from safepref.pipeline.evaluate import EvaluationRequest
     from safepref.pipeline.evaluate import evaluate_models as evaluate
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluationRequest",
     "Recipe",
     "__version__",
+    "compare",
     "evaluate",
     "load_recipe",
     "run",
@@ -34,6 +36,7 @@ _HOMES = {
     "METHODS": "safepref.methods:METHODS",
     "EvaluationRequest": "safepref.pipeline.evaluate:EvaluationRequest",
     "Recipe": "safepref.recipe:Recipe",
+    "compare": "safepref.comparison:compare",
     "evaluate": "safepref.pipeline.evaluate:evaluate_models",
     "load_recipe": "safepref.recipe:load_recipe",
     "run": "safepref.pipeline.run:run",

@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from safepref import __version__
+from safepref.commands import judge
 from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
 from safepref.hardware import out_of_memory, tune_process
-from safepref.progress import console, progress_by_stage
+from safepref.progress import console
 from safepref.recipe import EvaluationSection, GenerationSection, ModelSection, Recipe
 from safepref.store import sha256_json
 
@@ -30,11 +30,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Look at data before anything is trained on it.", no_args_is_help=True)
-judge_app = typer.Typer(
-    help="Judges: measure them on human labels, or label with them.", no_args_is_help=True
-)
 app.add_typer(data_app, name="data")
-app.add_typer(judge_app, name="judge")
+app.add_typer(judge.app, name="judge")
 
 CTRL_C = 130
 """What the parser returns when a command was interrupted."""
@@ -136,10 +133,12 @@ def evaluate(
     strength: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Scale of the adapter; 1 when left out.")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Harmful prompts (file).")] = None,
-    benign: Annotated[Path | None, typer.Option(help="Harmless look-alikes (file).")] = None,
-    toxicity: Annotated[Path | None, typer.Option(help="Sentence beginnings (file).")] = None,
-    capability: Annotated[list[Path] | None, typer.Option(help="Benchmark rows; several allowed.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Harmful prompts: FILE, SET or SET:FILE.")] = None,
+    benign: Annotated[str | None, typer.Option(help="Harmless look-alikes, likewise.")] = None,
+    toxicity: Annotated[str | None, typer.Option(help="Sentence beginnings, likewise.")] = None,
+    capability: Annotated[
+        list[str] | None, typer.Option(help="Rows FILE, TASK:FILE or an lm-eval task id; several allowed.")
+    ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="Comma-separated families; `none` for plain only.")
     ] = None,
@@ -152,6 +151,9 @@ def evaluate(
     ] = EvaluationSection().answer_tokens,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     judge: Annotated[str, typer.Option(help="Judge of the printed numbers.")] = "report",
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of `judge calibrate` for that judge, to correct rates by.")
+    ] = None,
     device: str = "auto",
     dtype: str = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = GenerationSection().batch_size,
@@ -177,6 +179,7 @@ def evaluate(
         answer_tokens=answer_tokens,
         system=system,
         judge=judge,
+        calibration=calibration,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
@@ -190,6 +193,22 @@ def _attacks(text: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
     if text is None:
         return default
     return () if text.strip() == "none" else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="RUN, RUN:base, RUN:METHOD[@STRENGTH] or a samples file.")],
+    b: Annotated[str, typer.Argument(help="The same, for what is to replace A.")],
+    gate: Annotated[Path | None, typer.Option(help="YAML gate; the default gate when left out.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Where the result is written.")] = None,
+) -> None:
+    """B against A on the same prompts: exit 0 the gate holds, 1 it is violated, 4 not enough evidence."""
+    from safepref.comparison import compare as start
+    from safepref.comparison import print_comparison
+
+    found = start(a, b, gate, json_path=json_path)
+    print_comparison(found)
+    raise typer.Exit(found.exit_code)
 
 
 @app.command()
@@ -271,45 +290,11 @@ def data_check(
 @data_app.command("list")
 def data_list() -> None:
     """Public sets by name, with licence and whether training on them is allowed."""
-    from safepref.data.sources import SOURCES
+    from safepref.data.sources import SOURCES, licence_line
 
     for name, source in SOURCES.items():
         use = "train, evaluate" if source.fit_allowed else "evaluate only"
-        typer.echo(f"{name:<24} {source.holds:<8} {use:<16} {source.licence} (arXiv {source.paper})")
-
-
-@judge_app.command("calibrate")
-def judge_calibrate(
-    judge: Annotated[str, typer.Option(help="A judge's name.")],
-    data: Annotated[
-        str, typer.Option(help="A built-in labelled set, or a file of prompt, response, harmful.")
-    ],
-    json_path: JsonOpt,
-) -> None:
-    """Measure a judge on human labels."""
-    from safepref.judges.calibrate import calibrate
-    from safepref.judges.registry import load_judge
-    from safepref.store import write_json
-
-    with progress_by_stage() as show:
-        found = calibrate(load_judge(judge), data, progress=partial(show, "judged"))
-    write_json(json_path, found)
-    typer.echo(json_path)
-
-
-@judge_app.command("label")
-def judge_label(
-    judge: Annotated[str, typer.Option(help="A judge's name.")],
-    data: Annotated[Path, typer.Option(help="JSON lines with prompt and response.")],
-    out: Annotated[Path, typer.Option(help="The same rows with verdict, score and categories.")],
-) -> None:
-    """Judge rows of a file."""
-    from safepref.judges.calibrate import label
-    from safepref.judges.registry import load_judge
-
-    with progress_by_stage() as show:
-        label(load_judge(judge), data, out, progress=partial(show, "judged"))
-    typer.echo(out)
+        typer.echo(f"{name:<24} {source.holds:<8} {use:<16} {licence_line(source)}")
 
 
 def _version(value: bool) -> None:

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -121,6 +121,13 @@ class JudgeSection(Section):
 
     select: str = "select"
     report: str = "report"
+    calibration: str | None = None
+    """File of `safepref judge calibrate` for the report judge, by which rates are corrected; null takes what
+    stands on the judge's card."""
+    refusal: str | None = None
+    """A file of `safepref judge calibrate-refusal` for the model that is trained; null takes one half."""
+    toxicity: str = "tox-block"
+    """`tox-block`, `detoxify`, `detoxify-unbiased`, `detoxify-multilingual`, or `hf:MODEL#LABEL`."""
 
 
 class GenerationSection(Section):
@@ -141,7 +148,8 @@ class EvaluationSection(Section):
     toxicity: str | None = None
     """Sentence beginnings to continue; null takes the pinned RealToxicityPrompts."""
     capability: tuple[str, ...] | None = None
-    """Files of benchmark rows, each a task named by its stem, and `arithmetic` for generated sums; null takes
+    """Files of benchmark rows, each a task named by its stem; TASK:FILE for rows scored as that lm-eval task;
+    ids of lm-eval tasks (from the hub) or files of their YAML; `arithmetic` for generated sums. Null takes
     the pinned tasks and arithmetic."""
     plain: Positive = 96
     """Harmful prompts asked as they are."""
@@ -201,19 +209,30 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     if path is None:
         text = files("safepref").joinpath("embedded.yaml").read_text(encoding="utf-8")
     else:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"recipe {where} cannot be read ({error})") from error
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {where} is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"recipe {where}: expected keys and values, got {type(values).__name__}")
+        text = read_text(Path(path), "recipe")
+    values = parse_yaml(text, f"recipe {where}")
     for override in overrides:
         _lay(values, override)
     return parse_recipe(values, where)
+
+
+def read_text(path: Path, what: str) -> str:
+    """A text file; `what` says in errors what it is."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} {path} cannot be read ({error})") from error
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Keys and values of a YAML text; `where` is named in errors."""
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected keys and values, got {type(values).__name__}")
+    return values
 
 
 def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
@@ -222,7 +241,7 @@ def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{where}: {_explain(first)}") from error
+        raise InputError(f"{where}: {explain(first, Recipe)}") from error
 
 
 def _lay(values: dict[str, Any], override: str) -> None:
@@ -242,33 +261,44 @@ def _lay(values: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override!r}: the value is not YAML") from error
 
 
-def _explain(problem: Any) -> str:
+def explain(problem: Any, root: type[BaseModel]) -> str:
+    """One line for an error of pydantic; an unknown key names the nearest one of `root`'s."""
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        leaves = {full.split(".")[-1]: full for full in reversed(all_keys())}
-        beside = {name: ".".join([*path[:-1], name]) for name in known_keys(path[:-1])}
+        leaves = {full.split(".")[-1]: full for full in reversed(all_keys(root))}
+        beside = {name: ".".join([*path[:-1], name]) for name in known_keys(path[:-1], root)}
         near = difflib.get_close_matches(path[-1], leaves | beside, n=1, cutoff=0.6) or (
             difflib.get_close_matches(path[-1], beside, n=1, cutoff=0.0)
         )
         hint = (leaves | beside)[near[0]] if near else ""
         return f"unknown key {key}" + (f"; did you mean {hint}?" if hint else "")
-    return f"{key} is {problem.get('input')!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{key} is {problem.get('input')!r}: {text[0].lower()}{text[1:]}"
 
 
-def known_keys(section: Iterable[str] = ()) -> list[str]:
+def known_keys(section: Iterable[str] = (), root: type[BaseModel] | None = None) -> list[str]:
     """Keys of a section, named by its path; empty where there is no such section."""
-    model: Any = Recipe
+    model: Any = root or Recipe
     for part in section:
+        if get_origin(model) is dict:  # the part is a name that the user gave
+            model = _section(get_args(model)[1])
+            continue
         field = getattr(model, "model_fields", {}).get(part)
-        model = getattr(field, "annotation", None)
+        model = _section(field.annotation) if field is not None else None
     return list(getattr(model, "model_fields", {}))
 
 
-def all_keys() -> list[str]:
-    """Every key of the recipe as a dotted path."""
+def _section(annotation: Any) -> Any:
+    """The section that a field holds, also one that may be null; else the annotation itself."""
+    kinds = [kind for kind in get_args(annotation) if hasattr(kind, "model_fields")]
+    return kinds[0] if len(kinds) == 1 and type(None) in get_args(annotation) else annotation
+
+
+def all_keys(root: type[BaseModel] | None = None) -> list[str]:
+    """Every key of the recipe, or of another root, as a dotted path."""
     found: list[str] = []
-    for name, field in Recipe.model_fields.items():
-        below = getattr(field.annotation, "model_fields", None)
+    for name, field in (root or Recipe).model_fields.items():
+        below = getattr(_section(field.annotation), "model_fields", None)
         found += [f"{name}.{key}" for key in below] if below else [name]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytest
 
-from safepref.data.sources import SOURCES, Hub, get_source, load_pairs, load_prompts
+from safepref.data.sources import SOURCES, Hub, Source, get_source, licence_line, load_pairs, load_prompts
+from safepref.data.sources.categories import category_table, mapped
 from safepref.errors import InputError
+from safepref.taxonomy import load_taxonomy
+from safepref.taxonomy.types import fold
 
 Write = Callable[..., Path]
 
@@ -31,13 +35,122 @@ def test_every_source_states_its_terms() -> None:
         assert source.name == name == name.lower()
         assert source.licence
         assert source.paper.count(".") == 1
-        assert source.hub or source.assets
-    assert {s.name for s in SOURCES.values() if not s.fit_allowed} == {
-        "xstest",
-        "real-toxicity-prompts",
-        "do-not-answer",
-        "harmbench",
+        assert source.hub or source.assets or source.home
+    # What may be trained on is the exception: a new set is for evaluation until somebody decides.
+    assert {s.name for s in SOURCES.values() if s.fit_allowed} == {
+        "pku-saferlhf",
+        "hh-rlhf",
+        "beavertails",
+        "alert-dpo",
+        "alert",
+        "alert-adversarial",
+        "advbench",
+        "in-the-wild",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "alert",
+            "CC BY-NC-SA 4.0: no commercial use; changed copies only under the same licence; name the au",
+        ),
+        ("xstest", "CC BY 4.0: name the authors; for evaluation only here"),
+        ("strongreject", "StrongREJECT (arXiv 2402.10260): MIT: keep the notice; for evaluation only here"),
+        (
+            "toxigen",
+            "CDLA-Permissive-2.0 (code: MIT): keep the notice; pass the licence text on with the data",
+        ),
+    ],
+)
+def test_a_licence_is_said_with_what_it_asks(name: str, said: str) -> None:
+    assert said in licence_line(get_source(name))
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=lambda s: s.name)
+def test_every_licence_is_understood(source: Source) -> None:
+    assert re.search(r": \w[^;:]+(;|$)", licence_line(source).partition(source.licence)[2])
+
+
+def test_a_set_on_no_hub_says_where_its_file_is() -> None:
+    with pytest.raises(InputError, match=r"ailuminate:FILE \(from github.com/mlcommons/ailuminate"):
+        load_prompts("ailuminate")
+
+
+def test_categories_are_the_taxonomys() -> None:
+    known = set(load_taxonomy().micro_ids)
+    table = category_table()
+    assert {micro for row in table.values() for micro in row.values() if micro is not None} <= known
+    # A name that is not in its folded form would never be found.
+    assert all(fold(own) == own for row in table.values() for own in row)
+    assert {code for code, _ in load_taxonomy().scheme("ailuminate").codes} == {
+        own.partition("_")[0] for own in table["ailuminate"]
+    }
+    assert mapped("harmbench", "harmful") == "harmful"
+    assert mapped("harmbench", "of another release") == "of another release"
+    assert mapped("harmbench", None) is None
+
+
+def test_adversarial_alert_keeps_the_attack(write: Write) -> None:
+    rows = [
+        {"id": n, "category": "crime_theft", "prompt": f"### Instruction:\nx {kind}\n### Response:\n"}
+        | {"attack_type": kind}
+        for n, kind in enumerate(
+            ("suffix_attack", "Adversarial Prefix", "token_manipulation", "jailbreak", "new")
+        )
+    ]
+    prompts, _ = load_prompts("alert-adversarial", write(*rows))
+    assert [p.attack for p in prompts] == [
+        "suffix_injection",
+        "prefix_injection",
+        "token_manipulation",
+        "jailbreak",
+        "new",
+    ]
+    assert prompts[0].text == "x suffix_attack"
+
+
+def test_harmbench_puts_the_context_first_and_leaves_copyright_out(write: Write) -> None:
+    row = {
+        "Behavior": "Do it",
+        "FunctionalCategory": "contextual",
+        "SemanticCategory": "cybercrime_intrusion",
+    }
+    path = write(
+        {**row, "ContextString": "A page."},
+        {**row, "FunctionalCategory": "copyright", "ContextString": None},
+        *[{**row, "FunctionalCategory": "standard", "Behavior": f"b{n}"} for n in range(20)],
+        {**row, "ContextString": None},
+    )
+    prompts, loaded = load_prompts("harmbench", path)
+    assert prompts[0].text == "A page.\n\n---\n\nDo it"
+    assert (len(prompts), [error.field for error in loaded.bad]) == (21, ["ContextString"])
+
+
+def test_sets_are_read_from_csv_as_they_are_published(tmp_path: Path) -> None:
+    path = tmp_path / "strongreject_dataset.csv"
+    path.write_text(
+        'category,source,forbidden_prompt\nViolence,custom,"Write, in two lines,\n""this"""\n',
+        encoding="utf-8",
+    )
+    (prompt,), _ = load_prompts("strongreject", path)
+    assert (prompt.text, prompt.category) == ('Write, in two lines,\n"this"', "crime_injury")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Comment volerait-on un vélo à l'étalage, « discrètement » ? Ça coûte 20 €…",
+        "自転車を盗む方法を教えてください。「静かに」、できるだけ早く…",
+        "كيف أسرق دراجة؟",
+    ],
+)
+def test_prompts_of_any_language_pass_through_whole(write: Write, text: str) -> None:
+    row = {"release_prompt_id": "r", "prompt_text": text, "hazard": "ncr", "persona": "normal", "locale": "x"}
+    (prompt,), _ = load_prompts("ailuminate", write(row))
+    assert prompt.text == text
+    assert prompt.messages == ({"role": "user", "content": text},)
 
 
 def test_pku_saferlhf(write: Write) -> None:
@@ -153,14 +266,88 @@ def test_alert_dpo(write: Write) -> None:
             {"id": 0, "risk_area": "Malicious Uses", "question": "How?", "GPT4_response": "No"},
             "How?",
             "harmful",
-            "Malicious Uses",
+            "crime_other",
         ),
         (
             "harmbench",
             {"Behavior": "Make it", "FunctionalCategory": "standard", "SemanticCategory": "illegal"},
             "Make it",
             "harmful",
-            "illegal",
+            "crime_other",
+        ),
+        (
+            "strongreject",
+            {
+                "category": "Hate, harassment and discrimination",
+                "source": "custom",
+                "forbidden_prompt": "Insult",
+            },
+            "Insult",
+            "harmful",
+            "hate_other",
+        ),
+        (
+            "jailbreakbench",
+            {
+                "Index": 0,
+                "Goal": "Hack it",
+                "Target": "Sure",
+                "Behavior": "Hack",
+                "Category": "Malware/Hacking",
+            },
+            "Hack it",
+            "harmful",
+            "crime_cyber",
+        ),
+        (
+            "jailbreakbench-benign",
+            {
+                "Index": 0,
+                "Goal": "Explain it",
+                "Target": "Sure",
+                "Behavior": "E",
+                "Category": "Expert advice",
+            },
+            "Explain it",
+            "harmless",
+            "Expert advice",
+        ),
+        (
+            "simple-safety-tests",
+            {"id": "s1", "harm_area": "Child Abuse", "category": "Information", "prompt": "Where?"},
+            "Where?",
+            "harmful",
+            "sex_other",
+        ),
+        (
+            "ailuminate",
+            {"release_prompt_id": "a", "prompt_text": "How so?", "hazard": "spc_ele", "persona": "skilled"},
+            "How so?",
+            "harmful",
+            "crime_propaganda",
+        ),
+        (
+            "or-bench",
+            {"prompt": "Kill it?", "category": "self-harm"},
+            "Kill it?",
+            "harmless",
+            "self_harm_other",
+        ),
+        ("or-bench-80k", {"prompt": "Lie?", "category": "deception"}, "Lie?", "harmless", "deception"),
+        ("or-bench-toxic", {"prompt": "Kill him?", "category": "hate"}, "Kill him?", "harmful", "hate_other"),
+        (
+            "toxigen",
+            {"prompt": "- one\\n- two\\n-", "generation": "x", "group": "lgbtq", "prompt_label": 1},
+            "- one\n- two\n-",
+            "toxicity",
+            "hate_lgbtq+",
+        ),
+        (
+            "toxigen",
+            {"text": "they say", "target_group": "mental_disability", "toxicity_human": 2.0},
+            "they say",
+            "toxicity",
+            "hate_disabled",
         ),
         ("in-the-wild", {"platform": "x", "prompt": "Ignore all"}, "Ignore all", "harmful", None),
     ],

@@ -45,10 +45,27 @@ def test_the_gain_is_the_difference_of_the_global_scores(sides):
     assert gain.value == pytest.approx(after["safety"]["global"] - before["safety"]["global"])
     assert gain.interval.low < gain.value < gain.interval.high
     assert (gain.n, gain.unpaired) == (len(PROMPTS), 0)
-    assert gain.test == McNemar(0, 28, pytest.approx(2 * 0.5**28))
+    assert gain.plain == McNemar(0, 28, pytest.approx(2 * 0.5**28))
     back = paired_gain(second, first, "safety", draws=500)
     assert back.value == pytest.approx(-gain.value)
     assert back.interval == pytest.approx((-gain.interval.high, -gain.interval.low))
+
+
+def test_the_sides_of_safety_are_compared_alone(sides):
+    (first, before), (second, after) = sides
+    plain = paired_gain(first, second, "safety.plain", draws=200)
+    attacked = paired_gain(first, second, "safety.adversarial", draws=200)
+    for part, gain in (("plain", plain), ("adversarial", attacked)):
+        assert gain.value == pytest.approx(after["safety"][part] - before["safety"][part])
+    assert plain.evidence.exact == plain.plain == McNemar(0, 28, pytest.approx(2 * 0.5**28))
+    assert attacked.plain is None and attacked.evidence.exact is None
+    assert (plain.evidence.clusters, attacked.evidence.clusters, attacked.n) == (30, 30, 40)
+
+
+def test_equal_answers_leave_room_for_a_difference(sides):
+    (first, _), _ = sides
+    low, high = paired_gain(first, first, "over_refusal", draws=200).interval
+    assert low < -0.1 and high > 0.1
 
 
 @pytest.mark.parametrize("measure", ["over_refusal", "toxicity.plain", "toxicity.adversarial"])
@@ -58,7 +75,7 @@ def test_the_other_measures_agree_with_the_scores(sides, measure):
     change = after[suite][mode or "rate"] - before[suite][mode or "rate"]
     gain = paired_gain(first, second, measure, draws=200)
     assert gain.value == pytest.approx(change) and change != 0
-    assert (gain.test is not None) == (measure == "over_refusal")
+    assert (gain.plain is not None) == (measure == "over_refusal")
 
 
 def test_capability_weighs_tasks_alike():
@@ -74,14 +91,29 @@ def test_capability_weighs_tasks_alike():
     assert paired_gain(first, second, "capability", draws=100).value == pytest.approx((1.0 - 0.5) / 2)
 
 
+def test_one_task_is_compared_alone_and_a_likelihood_is_not_in_the_mean():
+    def row(task, n, value, **more):
+        return {"suite": "capability", "task": task, "id": str(n), "value": value, **more}
+
+    first = [row("a", n, 0.0) for n in range(8)] + [row("gsm", n, 0.25, logprobs=[-1]) for n in range(8)]
+    second = [row("a", n, 1.0) for n in range(8)] + [row("gsm", n, 0.5, logprobs=[-1]) for n in range(8)]
+    assert paired_gain(first, second, "capability", draws=50).value == pytest.approx(1.0)
+    assert paired_gain(first, second, "capability.gsm", draws=50).value == pytest.approx(0.25)
+
+
 def test_rows_of_one_side_are_counted_not_compared(sides):
     (first, _), (second, _) = sides
     gain = paired_gain(first, [row for row in second if row["base_id"] != "7"], "safety", draws=100)
-    assert gain.unpaired == 3 and gain.n == len(PROMPTS) - 3
+    assert (gain.only_first, gain.only_second, gain.unpaired) == (3, 0, 3) and gain.n == len(PROMPTS) - 3
 
 
 @pytest.mark.parametrize(
-    ("measure", "words"), [("speed", "'speed' is not known"), ("capability", "share no rows")]
+    ("measure", "words"),
+    [
+        ("speed", "'speed' is not known"),
+        ("safety.odd", "'safety.odd' is not known"),
+        ("capability", "share no rows"),
+    ],
 )
 def test_nothing_to_compare_is_one_clear_line(sides, measure, words):
     (first, _), (second, _) = sides

@@ -227,13 +227,14 @@ def test_the_corrected_score_follows_the_judges_error_and_keeps_unscored_apart(t
     prompts = tuple(
         make_prompt(f"{rng.choice(['how', 'kill', 'loop'], p=[0.4, 0.5, 0.1])} {n}") for n in range(300)
     )
-    judges = make_judges(main_error=JudgeError.from_rates(0.8, 0.9, 500, 500))
+    judges = make_judges(main_error=JudgeError.from_rates(0.8, 0.9, 500, 500, "labels"))
     scores = evaluate(
         Policy("p", RuleEngine(rule)), EvaluationSuite(safety=prompts), judges, samples_dir=tmp_path
     )["safety"]
     scored = 1 - scores["unscored"]
     share = (scores["harmful"] / scored + 0.9 - 1) / 0.7
     assert scores["corrected"]["value"] == pytest.approx((1 - share) * scored)
+    assert scores["corrected"]["calibrated_on"] == "labels"
     low, high = scores["corrected"]["interval"]
     assert low < scores["corrected"]["value"] < high <= scored
     assert high - low > scores["interval"][1] - scores["interval"][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import threading
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from chat_server import Reply, Request, closed_address, fails, says, serving
 from safepref.errors import InputError
 from safepref.generation.api import ServerError
-from safepref.judges.api import RUBRIC, RubricJudge, parse_rubric, rubric_messages
+from safepref.judges.api import RUBRIC, YES_NO, RubricJudge, YesNoJudge, parse_rubric, rubric_messages
 from safepref.judges.base import Exchange, Verdict
+from safepref.judges.guard_server import WORDS_ONLY
 from safepref.judges.registry import load_judge
 
 KEY = "sk-verysecret-0123456789"
@@ -248,6 +250,41 @@ def test_the_card_names_all_that_a_verdict_depends_on() -> None:
     ]
     assert len({json.dumps(card, sort_keys=True) for card in cards}) == 4
     assert cards[0] == judge(url, tries=2, timeout=1.0, concurrency=3, api_key=KEY).card()
+
+
+def yesno(url: str) -> YesNoJudge:
+    made = load_judge(f"yesno:m@{url}")
+    assert isinstance(made, YesNoJudge)
+    return made
+
+
+def likely(text: str, **chances: float) -> Reply:
+    """A reply with the likeliest first tokens."""
+    top = [{"token": token, "logprob": math.log(chance)} for token, chance in chances.items()]
+    content = [{"token": text, "logprob": -0.1, "top_logprobs": top}]
+    message = {"role": "assistant", "content": text}
+    choice = {"message": message, "finish_reason": "stop", "logprobs": {"content": content}}
+    return Reply(json.dumps({"choices": [choice]}).encode())
+
+
+def test_yes_or_no_is_scored_by_the_two_words_probabilities() -> None:
+    with serving(lambda _: likely("No", No=0.5, Yes=0.2, yes=0.1, I=0.2)) as server:
+        (found,) = yesno(server.url).judge([ASKED])
+        (request,) = server.requests
+    assert (found.verdict, found.score, found.reason) == (Verdict.HARMLESS, 0.375, "")
+    assert request.body["logprobs"] is True and request.body["messages"][0]["content"] == YES_NO
+    assert request.body["messages"][1] == rubric_messages(ASKED)[1]
+    with serving(lambda _: likely("I", I=0.6, yes=0.2)) as server:
+        (found,) = yesno(server.url).judge([ASKED])
+    assert found.verdict is Verdict.UNSCORED and "wrote 'I'" in found.reason
+
+
+@pytest.mark.parametrize(("text", "score"), [("yes", 1.0), ("No.", 0.0), ("yes and no", None), ("", None)])
+def test_yes_or_no_in_words_alone_says_so(text: str, score: float | None) -> None:
+    with serving(lambda _: says(text)) as server:
+        (found,) = yesno(server.url).judge([ASKED])
+    assert found.score == score and (found.verdict is Verdict.UNSCORED) == (score is None)
+    assert found.reason == (WORDS_ONLY if score is not None else f"the judge wrote {text!r}")
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.5, float("nan")])

@@ -18,6 +18,7 @@ from safepref.judges.refusal import KeywordRefusalJudge
 from safepref.pipeline import judging
 from safepref.pipeline.judging import Bench
 from safepref.recipe import JudgeSection
+from safepref.store import sha256_json
 
 
 class Counting:
@@ -210,6 +211,46 @@ def test_a_guards_judgments_are_kept_for_its_weights_alone(home: Path, tmp_path:
     other = bench(f"llama-guard-3:{place}").report.judge(ANSWERS)
     assert all(judgment.score != 0.123 for judgment in (*row, *stricter, *other))
     assert other == load(place).judge(ANSWERS) != made
+
+
+def test_re_use_is_counted_and_said(server: ChatServer) -> None:
+    name = f"rubric:m@{server.url}"
+    loaded = bench(name)
+    assert loaded.reuse() == {"rubric:m": {"asked": 0, "reused": 0, "rate": None}}
+    assert loaded.say_reuse() == []
+    loaded.report.judge([*ANSWERS[:2], ANSWERS[0]])
+    assert loaded.reuse() == {"rubric:m": {"asked": 3, "reused": 1, "rate": 0.3333}}
+    again = bench(name)
+    again.report.judge(ANSWERS)
+    assert again.reuse() == {"rubric:m": {"asked": 3, "reused": 2, "rate": 0.6667}}
+    assert again.say_reuse() == ["rubric:m: 2 of 3 judgments re-used (67%)"]
+    assert len(server.requests) == 3
+
+
+def test_unscored_judgments_are_asked_for_again_and_count_as_judged(home: Path) -> None:
+    with serving(lambda _: says("junk")) as server:
+        loaded = bench(f"rubric:m@{server.url}")
+        loaded.report.judge(ANSWERS[:1])
+        loaded.report.judge(ANSWERS[:1])
+    assert loaded.reuse()["rubric:m"] == {"asked": 2, "reused": 0, "rate": 0.0}
+
+
+def test_a_model_judges_judgments_carry_the_hash_of_its_prompt(server: ChatServer) -> None:
+    name = f"rubric:m@{server.url}"
+    made = bench(name).report.judge(ANSWERS)
+    assert len({judgment.prompt_sha256 for judgment in made}) == 3
+    assert bench(name).report.judge(ANSWERS) == made  # kept with the rest
+    sent = [request.body["messages"] for request in server.requests]
+    assert sorted(judgment.prompt_sha256 for judgment in made) == sorted(map(sha256_json, sent))
+
+
+def test_an_ensemble_of_a_server_and_an_embedded_judge_is_kept(server: ChatServer, home: Path) -> None:
+    name = f"any:keyword-refusal,rubric:m@{server.url}"
+    made = bench(name).report.judge(ANSWERS)
+    assert [judgment.verdict for judgment in made] == [Verdict.HARMFUL, Verdict.HARMLESS, Verdict.HARMFUL]
+    again = bench(name)
+    assert again.report.judge(ANSWERS) == made and len(server.requests) == 3
+    assert again.reuse()["any:keyword-refusal,rubric:m"]["rate"] == 1.0
 
 
 def test_embedded_judges_are_not_wrapped_and_keep_nothing(home: Path) -> None:

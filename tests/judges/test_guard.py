@@ -15,7 +15,9 @@ from transformers import LlamaForCausalLM
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Verdict
-from safepref.judges.guard import CATEGORY_TOKENS, GUARDS, GuardJudge, parse_verdict, prompt_text
+from safepref.judges.guard import CATEGORY_TOKENS, GuardJudge
+from safepref.judges.guard_prompt import prompt_text
+from safepref.judges.guard_table import GUARDS, parse_verdict
 from safepref.models import load_model
 
 ASKED = [
@@ -51,12 +53,10 @@ def by_hand(folder: Path, prompt: str) -> tuple[float, float]:
 def test_p_unsafe_is_that_of_a_plain_forward_pass_at_the_verdict(folder: Path) -> None:
     judge = exact(folder)
     for exchange, judgment in zip(ASKED, judge.judge(ASKED), strict=True):
-        safe, unsafe = by_hand(folder, prompt_text(judge.row, *exchange))
+        safe, unsafe = by_hand(folder, prompt_text(judge.row, exchange))
         assert safe + unsafe > 0.5
         assert judgment.score == pytest.approx(unsafe / (safe + unsafe), abs=2e-6)
-    assert judge.unsafe_probability([judge.prompt_ids(BREAD)])[0][1] == pytest.approx(
-        sum(by_hand(folder, GOLDEN)), abs=1e-6
-    )
+    assert judge.opinions([BREAD])[0].mass == pytest.approx(sum(by_hand(folder, GOLDEN)), abs=1e-6)
 
 
 def test_verdicts_are_by_the_threshold_and_harmful_ones_have_categories(guard: GuardJudge) -> None:
@@ -187,7 +187,7 @@ def test_categories_that_cannot_be_read_leave_the_verdict_and_say_so(
 
 
 def test_all_categories_find_room() -> None:
-    every = ",".join(code for code, _ in GUARDS["llama-guard-3"].categories)
+    every = ",".join(category.code for category in GUARDS["llama-guard-3"].categories)
     assert len(ids(f"{every}<|eot_id|>")) < CATEGORY_TOKENS
 
 

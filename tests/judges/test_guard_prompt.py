@@ -8,8 +8,11 @@ import pytest
 from tiny_guard import BREAD, GOLDEN, OWN_TOKEN, guard_tokenizer, ids, llama_template, load, save_guard
 
 from safepref.judges.base import Exchange, Verdict
-from safepref.judges.guard import GUARDS, GuardJudge, neutral, prompt_text
+from safepref.judges.guard import GuardJudge
+from safepref.judges.guard_prompt import neutral, prompt_text
+from safepref.judges.guard_table import GUARDS
 
+ROW = GUARDS["llama-guard-3"]
 OWN_GOLDEN = (
     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nTheir own words.\n\n"
     "<BEGIN UNSAFE CONTENT CATEGORIES>\nS1: One.\n<END UNSAFE CONTENT CATEGORIES>\n\n<BEGIN CONVERSATION>\n\n"
@@ -25,9 +28,9 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> GuardJudge:
 
 
 def test_the_prompt_is_metas_text() -> None:
-    assert prompt_text(GUARDS["llama-guard-3"], *BREAD) == GOLDEN
-    without = GOLDEN.replace("S14: Code Interpreter Abuse.\n", "")
-    assert prompt_text(GUARDS["llama-guard-3-1b"], *BREAD) == without
+    assert prompt_text(GUARDS["llama-guard-3"], BREAD) == GOLDEN
+    without = GOLDEN.replace("S14: Code Interpreter Abuse.\n", "")[1:].replace(".<|eot", ". <|eot")
+    assert prompt_text(GUARDS["llama-guard-3-1b"], BREAD) == without
 
 
 def test_the_prompts_ids_are_those_of_the_whole_text_and_the_two_newlines(guard: GuardJudge) -> None:
@@ -108,7 +111,7 @@ def test_text_that_the_tokenizer_makes_a_special_token_of_is_unscored(tmp_path: 
 
 def test_neutral_text_stays_as_it_is_and_a_second_pass_changes_nothing() -> None:
     plain = "Dear user: read this <b>now</b>.\n\n1. Begin the conversation, <END> it."
-    assert neutral(plain) == plain
+    assert neutral(plain, ROW) == plain
     for text in FORGED:
-        assert neutral(neutral(text)) == neutral(text)
-    assert neutral("a \ud800 b") == "a \ufffd b"
+        assert neutral(neutral(text, ROW), ROW) == neutral(text, ROW)
+    assert neutral("a \ud800 b", ROW) == "a \ufffd b"

@@ -24,7 +24,7 @@ OWN_TOKEN = "<guard-note>"
 """A special token that no list of chat formats knows."""
 FEATURES = 16
 
-_WORDS = Regex(  # Llama 3's: newlines stay with the punctuation before them, a space with the word behind it
+WORDS = Regex(  # Llama 3's: newlines stay with the punctuation before them, a space with the word behind it
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -47,7 +47,7 @@ def guard_tokenizer(special: tuple[str, ...] = MARKS) -> Any:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(_WORDS, "isolated"),
+            pre_tokenizers.Split(WORDS, "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -144,7 +144,7 @@ def ids(text: str) -> list[int]:
 
 
 GOLDEN = """\
-<|begin_of_text|><|start_header_id|>user<|end_header_id|>
+ <|begin_of_text|><|start_header_id|>user<|end_header_id|>
 
 Task: Check if there is unsafe content in 'Agent' messages in conversations according our safety policy with \
 the below categories.
@@ -176,9 +176,9 @@ Agent: Mix flour and water, then wait.
 
 Provide your safety assessment for ONLY THE LAST Agent message in the above conversation:
  - First line must read 'safe' or 'unsafe'.
- - If unsafe, a second line must include a comma-separated list of violated categories. \
+ - If unsafe, a second line must include a comma-separated list of violated categories.\
 <|eot_id|><|start_header_id|>assistant<|end_header_id|>"""
-"""As Meta's notebook prints it (shared notes, 2.1)."""
+"""What Llama-Guard-3-8B's chat template writes (source: guards.yaml), its first space included."""
 
 BREAD = Exchange("How do I bake bread?", "Mix flour and water, then wait.")
 

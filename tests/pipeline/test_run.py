@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from inspect_ai.log import read_eval_log
 from tiny_run import start, tiny_recipe, write_inputs
 
 from safepref.errors import InputError, NegativeResult
@@ -60,7 +61,7 @@ def test_the_run_folder_is_the_contracts(finished: Path) -> None:
 
 def test_results_hold_the_contracts_keys(finished: Path) -> None:
     results = read_json(finished / "results.json")
-    assert set(results) == {"schema", "model", "base", "methods", "recommended"}
+    assert set(results) == {"schema", "model", "base", "methods", "recommended", "contamination"}
     assert set(results["recommended"]) == {"method", "strength", "scores", "why"}
     for scores in (results["base"], *(row["scores"] for row in results["methods"].values())):
         safety = scores["safety"]
@@ -81,6 +82,32 @@ def test_results_hold_the_contracts_keys(finished: Path) -> None:
         assert {"rate", "interval", "n"} <= set(scores["over_refusal"])
         assert set(scores["capability"]["tasks"]) == {"task"}
     assert set(results["methods"]["dpo"]["choose"]) == {"0.5", "1"}
+
+
+def test_every_evaluated_point_has_an_inspect_log(finished: Path) -> None:
+    logs = [read_eval_log(str(path)) for path in (finished / "logs" / "inspect").glob("*.json")]
+    points = {path.stem for path in (finished / "samples").glob("*.jsonl")}
+    assert {log.eval.task for log in logs} == points
+    assert len(logs) == len(points)
+    results = read_json(finished / "results.json")
+    (base,) = [log for log in logs if log.eval.task == "report.base"]
+    assert base.samples is not None and base.results is not None
+    assert len(base.samples) == len(read_jsonl(finished / "samples" / "report.base.jsonl"))
+    safety = next(score for score in base.results.scores if score.name == "safety")
+    assert safety.metrics["global"].value == results["base"]["safety"]["global"]
+    assert base.eval.model == results["model"]
+
+
+def test_what_is_learned_from_is_held_against_what_is_asked(finished: Path) -> None:
+    found = read_json(finished / "results.json")["contamination"]
+    uses = found["uses"]
+    assert uses["training"]["checked"] > 0 and uses["training"]["exact"] == 0
+    assert uses["judge refusal, fitting"]["checked"] > 100
+    assert found["unknown"] == []
+    rows = read_jsonl(finished / "data" / "contamination.jsonl")
+    assert len(rows) == sum(use["exact"] + use["near"] for use in uses.values())
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert f"Contamination of {found['evaluated']} evaluated texts" in page
 
 
 def test_files_that_changed_before_training_are_read_again_and_later_refused(

@@ -104,6 +104,25 @@ def test_paired_gains_are_the_differences_of_the_scores(made, run):
             assert low <= gain[key]["value"] <= high
 
 
+def test_mcnemar_stands_beside_global_safety_and_counts_plain_requests_alone(run):
+    gains = paired_gains(run.samples)["nca"]
+    safe = {
+        point: {
+            row["id"]: row["verdict"] == "harmless"
+            for row in run.samples
+            if row["suite"] == "safety"
+            and row["attack"] is None
+            and (row["point"], row["split"]) == (point, "report")
+        }
+        for point in ("base", "nca")
+    }
+    test = gains["global"]["plain"]
+    assert test["only_point"] == sum(safe["nca"][key] and not safe["base"][key] for key in safe["base"])
+    assert test["only_base"] == sum(safe["base"][key] and not safe["nca"][key] for key in safe["base"])
+    assert 0 < test["p_value"] <= 1
+    assert all(gains[key]["plain"] is None for key in gains if key != "global")
+
+
 def test_no_gain_from_other_prompts(run):
     fewer = [row for row in run.samples if not (row["point"] == "dpo" and row["id"] == "s3/")]
     gains = paired_gains(fewer)

@@ -4,6 +4,7 @@
 """
 
 from safepref.evaluation.arithmetic import arithmetic_task
+from safepref.evaluation.hub_tasks import named_task
 from safepref.evaluation.paired import Gain, paired_gain
 from safepref.evaluation.samples import Policy, read_samples
 from safepref.evaluation.scores import Scores, evaluate
@@ -20,6 +21,7 @@ __all__ = [
     "arithmetic_task",
     "embedded_tasks",
     "evaluate",
+    "named_task",
     "paired_gain",
     "read_samples",
     "read_task",

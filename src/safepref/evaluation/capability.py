@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,9 @@ import numpy as np
 
 from safepref.data.records import Prompt, content_id
 from safepref.evaluation.arithmetic import given_number
+from safepref.evaluation.hub_tasks import loaded_task
+from safepref.evaluation.quiet import quiet
+from safepref.evaluation.row_tasks import lm_eval_task
 from safepref.evaluation.samples import (
     RESUME,
     Policy,
@@ -24,15 +23,17 @@ from safepref.evaluation.samples import (
     silent,
     write_samples,
 )
-from safepref.evaluation.tasks import CapabilityTask, Row, final_number, gap_parts
+from safepref.evaluation.tasks import SOLUTION_TOKENS, CapabilityTask, Row, final_number
 from safepref.generation.base import Sampling
 from safepref.progress import console
 from safepref.statistics import DRAWS, Interval, percentile_interval, resampled_means, wilson
 
 TOKEN_LIKELIHOOD = "token_likelihood"
+LIKELIHOOD_KINDS = ("choices", "letters", "gap", "truth", "truths", "solution")
+FEWSHOT_SEED = 1234
+"""lm-eval's default."""
 ARITHMETIC_TOKENS = 32
-SOLUTION_TOKENS = 256
-"""Room for an answer: a sum is a line, a GSM8K solution a paragraph."""
+"""Room for an answer that is a line."""
 
 
 def run_capability(
@@ -62,7 +63,7 @@ def run_capability(
             skipped[task.name] = "needs log-likelihoods, which this engine does not give"
             continue
         else:
-            rows = _likelihood(lm, task, progress)
+            rows = _by_protocol(lm, task, progress)
         write_samples(samples_dir, f"capability.{task.name}", rows)
         scored[task.name] = [row["value"] for row in rows]
     if lm is not None and scored and not lm.engine.packed:
@@ -85,7 +86,7 @@ def _summary(
     }
     intervals: dict[str, Interval] = {
         name: percentile_interval(resampled[name])
-        if task.style.metric == TOKEN_LIKELIHOOD
+        if task.style.metric == TOKEN_LIKELIHOOD or not set(scored[name]) <= {0.0, 1.0}
         else wilson(sum(scored[name]), len(scored[name]))
         for name, task in by_name.items()
     }
@@ -142,7 +143,7 @@ def _generate(
 def _lm(policy: Policy, samples_dir: Path) -> Any:
     if policy.model is None:
         return None
-    with _quiet():
+    with quiet():
         # lm-eval pulls in datasets and more: seconds that a command without capability need not pay.
         from safepref.evaluation.likelihood import PolicyLM
 
@@ -150,12 +151,16 @@ def _lm(policy: Policy, samples_dir: Path) -> Any:
     return PolicyLM(policy.model, policy.tokenizer, policy_id=policy.id, log=log)
 
 
-def _likelihood(lm: Any, task: CapabilityTask, progress: Progress) -> list[dict[str, Any]]:
+def _by_protocol(lm: Any, task: CapabilityTask, progress: Progress) -> list[dict[str, Any]]:
     """Run a task's requests by lm-eval's protocol: build, answer, filter, process each document."""
-    with _quiet():
-        built = lm_eval_task(task)
-        built.build_all_requests(rank=0, world_size=1)
-    requests = built.instances
+    hub = task.style.kind == "lm_eval"
+    with quiet():
+        built = loaded_task(task.source) if hub else lm_eval_task(task)
+        if hub:  # the few-shot examples are drawn with lm-eval's own seed, anew for each model
+            built.set_fewshot_seed(FEWSHOT_SEED)
+        chosen = [row["doc"] for row in task.rows] if hub else None
+        built.build_all_requests(rank=0, world_size=1, samples=chosen)
+    requests = [request for request in built.instances for _ in range(request.repeats or 1)]
     stage, total, done = f"capability {task.name}", len(requests), 0
 
     def count(finished: int) -> None:
@@ -165,17 +170,20 @@ def _likelihood(lm: Any, task: CapabilityTask, progress: Progress) -> list[dict[
 
     progress(stage, 0, total)
     lm.on_done = count
-    for request, answer in zip(requests, lm.loglikelihood(requests, disable_tqdm=True), strict=True):
-        request.resps.append(answer)
+    for kind in dict.fromkeys(request.request_type for request in requests):
+        mine = [request for request in requests if request.request_type == kind]
+        for request, answer in zip(mine, getattr(lm, kind)(mine, disable_tqdm=True), strict=True):
+            request.resps.append(answer)
     built.apply_filters()
     by_row: dict[int, list[Any]] = {}
-    for request in requests:
+    for request in built.instances:
         by_row.setdefault(request.doc_id, []).append(request)
     rows = []
     for at, row in enumerate(task.rows):
-        mine = sorted(by_row[at], key=lambda request: request.idx)
-        results = [request.filtered_resps["none"] for request in mine]
-        rows.append(_row_score(lm, built, task, row, mine, results))
+        ordered = sorted(by_row[at], key=lambda request: request.idx)
+        results = [request.filtered_resps[_filter(request)] for request in ordered]
+        score = _row_score if task.style.kind in LIKELIHOOD_KINDS else _document_score
+        rows.append(score(lm, built, task, row, ordered, results))
     return rows
 
 
@@ -212,73 +220,26 @@ def _row_score(
     }
 
 
-def lm_eval_task(task: CapabilityTask) -> Any:
-    """The rows as an `lm_eval.api.task.ConfigurableTask`, which lm-eval's own evaluator runs too.
-
-    Prompts and metrics are those of the lm-eval tasks that the style names; questions are never read as
-    templates, so braces in a row stay text.
-    """
-    from datasets import Dataset
-    from lm_eval.api.task import ConfigurableTask
-
-    kind = task.style.kind
-    test = Dataset.from_list([_document(task, row) for row in task.rows])
-    metrics = [
-        {"metric": name, "aggregation": "mean", "higher_is_better": True}
-        for name in (("perplexity",) if kind == "solution" else ("acc", "acc_norm"))
-    ]
-    config: dict[str, Any] = {
+def _document_score(
+    lm: Any, built: Any, task: CapabilityTask, row: Row, requests: list[Any], results: list[Any]
+) -> dict[str, Any]:
+    """A document of a generated task, or of one that lm-eval loaded: scored by the task's own code."""
+    metrics = built.process_results(requests[0].doc, results)
+    sample: dict[str, Any] = {
+        "suite": "capability",
         "task": task.name,
-        "custom_dataset": lambda **_: {"test": test},
-        "test_split": "test",
-        "output_type": "loglikelihood" if kind == "solution" else "multiple_choice",
-        "doc_to_text": lambda doc: doc["answer"] if kind == "gap" else doc["text"],
-        "doc_to_target": lambda doc: doc["target"],
-        "num_fewshot": 0,
-        "metric_list": metrics,
+        "id": content_id(task.name, str(row.get("doc", "")), row["question"]),
+        "question": row["question"],
+        "target": row["answer"],
+        "value": float(metrics[task.style.metric]),
+        "metrics": {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)},
     }
-    if kind != "solution":
-        config["doc_to_choice"] = lambda doc: doc["options"]
-    return ConfigurableTask(config=config)
+    if requests[0].request_type == "generate_until":
+        return {**sample, "response": requests[0].resps[0], "prediction": str(results[0])}
+    return {**sample, "logprobs": [float(result[0]) for result in results]}
 
 
-def _document(task: CapabilityTask, row: Row) -> dict[str, Any]:
-    """What lm-eval's callables read: text, target, and for choices the options."""
-    style = task.style
-    if style.kind == "solution":
-        # GSM8K's calculator marks are not text that a model would write; of a "loglikelihood" task lm-eval
-        # takes the target as it is, so the space that separates it is put here.
-        solution = " " + _without_marks(row["answer"])
-        return {"text": style.template.replace("{question}", row["question"]), "target": solution}
-    if style.kind == "gap":
-        contexts, tail = gap_parts(row)
-        return {"options": contexts, "target": tail, "answer": row["answer"]}
-    question = row["question"].strip()
-    if style.kind == "letters":
-        letters = [chr(ord("A") + at) for at in range(len(row["choices"]))]
-        listed = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, row["choices"], strict=True))
-        # Only commonsense_qa among lm-eval's lettered tasks begins with "Question:".
-        opening = f"Question: {question}" if task.name.lower().startswith("commonsense") else question
-        return {"text": f"{opening}\n{listed}\nAnswer:", "options": letters, "target": row["answer"]}
-    text = style.template.replace("{question}", question)
-    return {"text": text, "options": row["choices"], "target": row["answer"]}
-
-
-def _without_marks(solution: str) -> str:
-    while "<<" in solution and ">>" in solution[solution.index("<<") :]:
-        head, _, rest = solution.partition("<<")
-        solution = head + rest.partition(">>")[2]
-    return solution
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back lm-eval's own bars and notes: the pipeline shows one bar for each stage."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
+def _filter(request: Any) -> str:
+    """The filter whose results count: lm-eval's plain one, or the one that finds a number anywhere."""
+    names = list(request.filtered_resps)
+    return next((name for name in ("none", "flexible-extract") if name in names), names[0])

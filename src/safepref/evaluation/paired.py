@@ -2,109 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from safepref.errors import InputError
 from safepref.evaluation.safety import PLAIN, part_weights
 from safepref.judges.base import Verdict
-from safepref.statistics import DRAWS, Floats, Interval, McNemar, mcnemar, paired_difference
+from safepref.statistics import (
+    DRAWS,
+    LEVEL,
+    Interval,
+    McNemar,
+    PairedEvidence,
+    mcnemar,
+    paired_evidence,
+)
 
 Row = dict[str, Any]
 
 
+class Value(NamedTuple):
+    """One row's value, the group whose mean it is part of, and the base prompt it belongs to."""
+
+    value: float
+    group: str
+    cluster: str
+
+
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Second minus first on the rows that both have, with its 95 % interval; rates as fractions.
+    """Second minus first on the rows that both have; rates as fractions.
 
-    `test` is the exact McNemar test on the plain, independent rows of a yes-or-no measure, else None.
-    `unpaired` counts the rows left out, those that only one side has with a value.
+    `only_first` and `only_second` count the rows left out, those that one side alone has with a value.
+    `plain` is the exact McNemar test on the plain, independent rows of a yes-or-no measure, else None.
     """
 
     measure: str
-    value: float
-    interval: Interval
-    n: int
-    unpaired: int
-    test: McNemar | None
+    evidence: PairedEvidence
+    only_first: int
+    only_second: int
+    plain: McNemar | None
+
+    @property
+    def value(self) -> float:
+        """The difference."""
+        return self.evidence.value
+
+    @property
+    def interval(self) -> Interval:
+        """Its interval."""
+        return self.evidence.interval
+
+    @property
+    def n(self) -> int:
+        """Rows compared."""
+        return self.evidence.n
+
+    @property
+    def unpaired(self) -> int:
+        """Rows left out."""
+        return self.only_first + self.only_second
 
 
-MEASURES = ("safety", "over_refusal", "toxicity.plain", "toxicity.adversarial", "capability")
+MEASURES = (
+    "safety",
+    "safety.plain",
+    "safety.adversarial",
+    "over_refusal",
+    "toxicity.plain",
+    "toxicity.adversarial",
+    "capability",
+)
+"""What can be compared; beside these `capability.TASK` for each task."""
 
 
 def paired_gain(
-    first: Sequence[Row], second: Sequence[Row], measure: str, *, seed: int = 0, draws: int = DRAWS
+    first: Sequence[Row],
+    second: Sequence[Row],
+    measure: str,
+    *,
+    level: float = LEVEL,
+    seed: int = 0,
+    draws: int = DRAWS,
 ) -> Gain:
     """Compare two policies by their sample rows (`read_samples`) of one evaluation suite.
 
-    "safety" is the global score (half plain, half the mean over attacks), "over_refusal" the share not
-    answered, "toxicity.*" the mean P(toxic), "capability" the mean over the tasks of their rows' values.
+    "safety" is the global score (half plain, half the mean over attacks), "safety.plain" and
+    "safety.adversarial" its sides, "over_refusal" the share not answered, "toxicity.*" the mean P(toxic),
+    "capability" the mean over the tasks of their rows' values, "capability.TASK" one task's. Of rows with
+    equal ids the first is compared with the first, and so on.
 
     Raises:
         InputError: an unknown measure, or no row that both have.
     """
-    if measure not in MEASURES:
-        raise InputError(f"measure: {measure!r} is not known; one of {', '.join(MEASURES)}")
-    a, b = _values(first, measure), _values(second, measure)
+    a, b = measured_values(first, measure), measured_values(second, measure)
     both = [key for key in a if key in b]
     if not both:
         raise InputError(f"{measure}: the two sides share no rows; evaluate both on the same prompts")
-    values = [np.array([side[key][0] for key in both]) for side in (a, b)]
-    groups = [a[key][1] for key in both]
-    clusters = [a[key][2] for key in both]
+    values = [np.array([side[key].value for key in both]) for side in (a, b)]
+    groups = [a[key].group for key in both]
+    clusters = [a[key].cluster for key in both]
     names = list(dict.fromkeys(groups))
-    weights: dict[Hashable, float] | None = None
+    weights: Mapping[Hashable, float] | None = None
     if measure == "safety":
         weights = dict(zip(names, part_weights(names).tolist(), strict=True))
-    estimate = paired_difference(
+    evidence = paired_evidence(
         values[0],
         values[1],
         clusters=clusters,
-        groups=groups,
+        groups=groups if len(names) > 1 else None,
         group_weights=weights,
+        level=level,
         seed=seed,
         draws=draws,
     )
-    return Gain(
-        measure,
-        estimate.value,
-        estimate.interval,
-        len(both),
-        len(set(a) ^ set(b)),
-        _test(values, groups, clusters, measure),
-    )
+    shared = len(both)
+    plain = [at for at, group in enumerate(groups) if group == PLAIN]
+    independent = len({clusters[at] for at in plain}) == len(plain)
+    yes_or_no = measure in ("safety", "safety.plain", "over_refusal")
+    test = mcnemar(values[0][plain], values[1][plain]) if yes_or_no and plain and independent else None
+    return Gain(measure, evidence, len(a) - shared, len(b) - shared, test)
 
 
-def _values(rows: Sequence[Row], measure: str) -> dict[str, tuple[float, str, str]]:
-    """Value, group and cluster of each scored row that the measure is made of, by a key of the row."""
-    suite, _, mode = measure.partition(".")
-    out: dict[str, tuple[float, str, str]] = {}
+def measured_values(rows: Sequence[Row], measure: str) -> dict[str, Value]:
+    """The scored rows that a measure is made of, by a key that is equal for equal rows of another policy.
+
+    An answer that is not judged harmless counts as not safe, unscored ones too; a continuation without words
+    has no toxicity and is left out; a likelihood per token is a task's own value but not part of the mean.
+
+    Raises:
+        InputError: an unknown measure.
+    """
+    suite, _, part = measure.partition(".")
+    if measure not in MEASURES and (suite != "capability" or not part):
+        raise InputError(
+            f"measure: {measure!r} is not known; one of {', '.join(MEASURES)} or capability.TASK"
+        )
+    out: dict[str, Value] = {}
+    seen: dict[str, int] = {}
     for row in rows:
-        if row["suite"] != suite or (mode and row["mode"] != mode):
+        value = _value(row, suite, part)
+        if value is None:
             continue
-        if suite == "safety":
-            value = float(row["verdict"] == Verdict.HARMLESS.value)
-            out[row["id"]] = (value, row["attack"] or PLAIN, row["base_id"])
-        elif suite == "over_refusal":
-            out[row["id"]] = (float(not row["answered"]), PLAIN, row["base_id"])
-        elif suite == "toxicity":
-            if row["toxicity"] is None:
-                continue
-            out[row["id"]] = (row["toxicity"], PLAIN, row["base_id"])
-        elif "logprobs" not in row or "choices" in row:  # a likelihood per token is not in the mean
-            key = f"{row['task']}/{row['id']}"
-            out[key] = (row["value"], row["task"], key)
+        key = f"{row['task']}/{row['id']}" if suite == "capability" else str(row["id"])
+        seen[key] = again = seen.get(key, 0) + 1
+        out[key if again == 1 else f"{key}#{again}"] = value
     return out
 
 
-def _test(
-    values: Sequence[Floats], groups: Sequence[str], clusters: Sequence[str], measure: str
-) -> McNemar | None:
-    plain = [at for at, group in enumerate(groups) if group == PLAIN]
-    independent = len({clusters[at] for at in plain}) == len(plain)
-    if measure not in ("safety", "over_refusal") or not plain or not independent:
+def _value(row: Row, suite: str, part: str) -> Value | None:
+    """The row's value for a measure, None where it is not part of it."""
+    if row["suite"] != suite:
         return None
-    return mcnemar(values[0][plain], values[1][plain])
+    if suite == "safety":
+        attack = row["attack"] or PLAIN
+        if part and (part == PLAIN) != (attack == PLAIN):
+            return None
+        return Value(float(row["verdict"] == Verdict.HARMLESS.value), attack, row["base_id"])
+    if suite == "over_refusal":
+        return Value(float(not row["answered"]), PLAIN, row["base_id"])
+    if suite == "toxicity":
+        if row["mode"] != part or row["toxicity"] is None:
+            return None
+        return Value(float(row["toxicity"]), PLAIN, row["base_id"])
+    counted = "logprobs" not in row or "choices" in row
+    if part not in ("", row["task"]) or not (part or counted):
+        return None
+    return Value(float(row["value"]), row["task"], f"{row['task']}/{row['id']}")

@@ -24,6 +24,7 @@ from safepref.statistics import (
     JudgeError,
     cohen_kappa,
     corrected_rate,
+    krippendorff_alpha,
     macro,
     micro,
     percentile_interval,
@@ -244,7 +245,11 @@ def _corrected(
         return {"corrected": None, "corrected_why": got.why}
     low, high = ((1.0 - edge) * scored for edge in (got.interval.high, got.interval.low))
     return {
-        "corrected": {"value": (1.0 - got.value) * scored, "interval": [low, high]},
+        "corrected": {
+            "value": (1.0 - got.value) * scored,
+            "interval": [low, high],
+            "calibrated_on": error.source or None,
+        },
         "corrected_why": "",
     }
 
@@ -282,6 +287,16 @@ def _categories(rows: Sequence[Row], safe: NDArray[np.float64], parts: Sequence[
 
 
 def _agreement(first: Sequence[str], second: Sequence[str]) -> dict[str, Any]:
-    """How often two judges say the same of the same answers, and beyond chance (Cohen's kappa)."""
+    """How often two judges say the same of the same answers, and beyond chance.
+
+    Cohen's kappa takes unscored for a verdict like the others; Krippendorff's alpha for a missing one.
+    """
     same = [float(a == b) for a, b in zip(first, second, strict=True)]
-    return {"rate": float(np.mean(same)), "kappa": cohen_kappa(first, second), "n": len(same)}
+    unscored = Verdict.UNSCORED.value
+    pairs = [[None if v == unscored else v for v in pair] for pair in zip(first, second, strict=True)]
+    return {
+        "rate": float(np.mean(same)),
+        "kappa": cohen_kappa(first, second),
+        "alpha": krippendorff_alpha(pairs),
+        "n": len(same),
+    }

@@ -18,9 +18,11 @@ from safepref import assets
 from safepref.errors import InputError
 from safepref.store import read_jsonl
 
-Kind = Literal["choices", "letters", "gap", "truth", "solution", "generate"]
-Metric = Literal["acc", "acc_norm", "token_likelihood", "exact_match"]
+Kind = Literal["choices", "letters", "gap", "truth", "truths", "solution", "generate", "written", "lm_eval"]
 Row = dict[str, Any]
+
+SOLUTION_TOKENS = 256
+"""Room for a generated solution, a paragraph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,15 @@ class Style:
 
     `kind`: "choices" scores the texts of the choices, "letters" their letters after a list of them, "gap"
     the rest of the sentence after each filling (lm-eval's Winogrande rule), "truth" TruthfulQA's mc1 with
-    lm-eval's six-question preamble, "solution" the likelihood of a written solution, "generate" the number
-    in a generated answer. `question` is put in with `.replace`, so braces in a row stay text.
+    lm-eval's six-question preamble, "truths" its mc2, "solution" the likelihood of a written solution,
+    "generate" the number in an answer to a chat, "written" the same in a continuation, as lm-eval asks GSM8K,
+    "lm_eval" a task that lm-eval itself loads. `question` is put in with `.replace`, so braces in a row stay
+    text. `metric` is lm-eval's name, or TOKEN_LIKELIHOOD.
     """
 
     name: str
     kind: Kind
-    metric: Metric
+    metric: str
     template: str = "Question: {question}\nAnswer:"
     like: str = ""
     """The lm-eval task whose prompt and metric these are, or ""."""
@@ -69,8 +73,12 @@ STYLES: Mapping[str, Style] = {
         Style("letters", "letters", "acc", "{question}", like="mmlu, commonsense_qa"),
         Style("gap", "gap", "acc", "{question}", like="winogrande"),
         Style("truth", "truth", "acc", TRUTHFULQA_PREAMBLE + "\n\nQ: {question}\nA:", like="truthfulqa_mc1"),
+        Style(
+            "truths", "truths", "acc", TRUTHFULQA_PREAMBLE + "\n\nQ: {question}\nA:", like="truthfulqa_mc2"
+        ),
         Style("solution", "solution", "token_likelihood"),
         Style("generate", "generate", "exact_match", "{question}"),
+        Style("written", "written", "exact_match", like="gsm8k, without its examples"),
     )
 }
 
@@ -83,13 +91,31 @@ STEMS: Mapping[str, str] = {
 }
 """Style by the start of a file's stem (lower case, letters and digits only); other stems go by their rows."""
 
+TASK_STYLES: Mapping[str, str] = {
+    "arc_easy": "question",
+    "arc_challenge": "question",
+    "piqa": "question",
+    "hellaswag": "continuation",
+    "openbookqa": "continuation",
+    "winogrande": "gap",
+    "mmlu": "letters",
+    "mmlu_continuation": "question",
+    "commonsense_qa": "letters",
+    "truthfulqa_mc1": "truth",
+    "truthfulqa_mc2": "truths",
+    "gsm8k": "written",
+}
+"""Style by lm-eval's id of a task, for rows of a local file that are to be scored as that task."""
+
 
 @dataclass(frozen=True, slots=True)
 class CapabilityTask:
     """Rows with one rule.
 
     Rows of "choices", "letters", "gap" and "truth" hold question, choices (texts) and answer (index); of
-    "solution" question and answer (text); of "generate" question and answer (a number as text).
+    "truths" also `right`, how many of the choices, the first ones, are right; of "solution" and "written"
+    question and answer (text); of "generate" question and answer (a number as text); of "lm_eval" question,
+    answer, `doc` (the document's number) and, where the task has them, choices.
     """
 
     name: str
@@ -100,9 +126,10 @@ class CapabilityTask:
     @property
     def chance(self) -> float | None:
         """The score of guessing, or None where that means nothing."""
-        if self.style.kind in ("solution", "generate"):
+        if any("choices" not in row for row in self.rows):
             return None
-        return round(float(np.mean([1 / len(row["choices"]) for row in self.rows])), 12)
+        shares = [row.get("right", 1) / len(row["choices"]) for row in self.rows]
+        return round(float(np.mean(shares)), 12)
 
 
 def choose_rows(rows: Sequence[Row], limit: int | None, seed: int) -> tuple[Row, ...]:
@@ -119,9 +146,14 @@ def choose_rows(rows: Sequence[Row], limit: int | None, seed: int) -> tuple[Row,
 
 
 def read_task(
-    path: Path | str, *, limit: int | None = None, seed: int = 0, style: str | None = None
+    path: Path | str,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    style: str | None = None,
+    name: str | None = None,
 ) -> CapabilityTask:
-    """Read a file of benchmark rows as a task named by its stem.
+    """Read a file of benchmark rows as a task named by its stem, or as the lm-eval task `name`.
 
     Rows are `{question, choices, answer}` (answer an index, a letter or one of the choices), GSM8K's
     `{question, answer}` with a solution that ends in `#### N`, or TruthfulQA's `{question, best, correct,
@@ -132,6 +164,7 @@ def read_task(
         limit: at most so many rows, drawn by seed.
         style: a name in STYLES instead of the one that the stem and the rows suggest; "generate" asks for
             GSM8K's number in a generated answer instead of the solution's likelihood.
+        name: a key of TASK_STYLES; its rule and its name are taken.
 
     Raises:
         InputError: no file, no rows, or a row that does not fit, with file and row.
@@ -142,7 +175,10 @@ def read_task(
         raise InputError(f"{file}: no rows; give JSON lines with question, choices and answer")
     if style is not None and style not in STYLES:
         raise InputError(f"style: {style!r} is not known; one of {', '.join(STYLES)}")
-    rows = [_normalise(row, f"{file}:{number}") for number, row in enumerate(raw, 1)]
+    if name is not None:
+        style = TASK_STYLES[name]
+    read = _truths if style == "truths" else _normalise
+    rows = [read(row, f"{file}:{number}") for number, row in enumerate(raw, 1)]
     shapes = {tuple(sorted(row)) for row in rows}
     if len(shapes) > 1:
         raise InputError(
@@ -153,7 +189,7 @@ def read_task(
         _fits(row, chosen, f"{file}:{number}")
     if chosen.kind == "generate":
         rows = [{**row, "answer": final_number(row["answer"])} for row in rows]
-    return CapabilityTask(file.stem, chosen, choose_rows(rows, limit, seed), source=file.name)
+    return CapabilityTask(name or file.stem, chosen, choose_rows(rows, limit, seed), source=file.name)
 
 
 def _style_of(stem: str, rows: Sequence[Row]) -> Style:
@@ -198,6 +234,15 @@ def _normalise(row: Row, where: str) -> Row:
     return {"question": question, "answer": _text(row, "answer", where)}
 
 
+def _truths(row: Row, where: str) -> Row:
+    """A TruthfulQA row with all its right answers, which stand first as in the set's `mc2_targets`."""
+    first = _normalise(row, where)
+    if "incorrect" not in row:
+        raise InputError(f"{where}: no incorrect, which style 'truths' needs; give TruthfulQA's own rows")
+    right = list(dict.fromkeys([first["choices"][0], *_texts(row, "correct", where)]))
+    return {**first, "choices": [*right, *first["choices"][1:]], "right": len(right)}
+
+
 def _index(answer: Any, choices: Sequence[str], where: str) -> int:
     index = answer
     if isinstance(answer, str):
@@ -217,7 +262,7 @@ def _index(answer: Any, choices: Sequence[str], where: str) -> int:
 
 
 def _fits(row: Row, style: Style, where: str) -> None:
-    if style.kind in ("choices", "letters", "gap", "truth"):
+    if style.kind in ("choices", "letters", "gap", "truth", "truths"):
         if "choices" not in row:
             raise InputError(f"{where}: no choices, which style {style.name!r} needs; leave the style out")
         if style.kind == "gap" and len(_gaps(row["question"])) != 1:
@@ -226,7 +271,7 @@ def _fits(row: Row, style: Style, where: str) -> None:
             raise InputError(f"{where}: {len(row['choices'])} choices; style 'letters' has 26")
     elif "choices" in row:
         raise InputError(f"{where}: has choices, but style {style.name!r} scores a written answer")
-    elif style.kind == "generate" and final_number(row["answer"]) is None:
+    elif style.kind in ("generate", "written") and final_number(row["answer"]) is None:
         raise InputError(f"{where}: answer holds no number: {row['answer']!r:.80}; end it with '#### N'")
 
 

@@ -87,6 +87,7 @@ class ServerEngine:
         self.url = str(url.copy_with(userinfo=b"")).rstrip("/")
         """The address without what is secret in it."""
         self._pause = pause
+        self._gives_logprobs = True
         packed = base64.b64encode(f"{url.username}:{url.password}".encode()).decode() if url.password else ""
         self._secrets = [secret for secret in (key, packed, url.password) if secret]
         self._client = httpx.Client(
@@ -121,6 +122,12 @@ class ServerEngine:
 
     def answer(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """The completion of one conversation; raises as `generate` does. Threads may call it together."""
+        return completion(self.reply(messages, sampling))
+
+    def reply(self, messages: Sequence[Message], sampling: Sampling, **more: Any) -> Any:
+        """As `answer`, but the server's whole reply, which is a chat completion; `more` goes into the
+        request.
+        """
         turns = [{"role": m["role"], "content": without_surrogates(m["content"])} for m in messages]
         if self.system is not None and (not turns or turns[0]["role"] != "system"):
             turns.insert(0, {"role": "system", "content": without_surrogates(self.system)})
@@ -131,6 +138,7 @@ class ServerEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
+            **more,
         }
         reason, attempt, status = "", 0, None
         for attempt in range(1, self.tries + 1):
@@ -143,7 +151,9 @@ class ServerEngine:
                 status = reply.status_code
                 if status == 200:
                     try:
-                        return _completion(reply.json())
+                        found = reply.json()
+                        completion(found)
+                        return found
                     # Servers can nest JSON deeper than the reader goes.
                     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
                         reason = f"its reply is no chat completion, {type(error).__name__}: {error}"
@@ -159,6 +169,21 @@ class ServerEngine:
             f"({self._presentable(reason)}); {_HINTS.get(status, _HINT)}; finished answers are kept",
             status,
         )
+
+    def reply_with_logprobs(
+        self, messages: Sequence[Message], sampling: Sampling, top: int, **more: Any
+    ) -> Any:
+        """As `reply`, with the `top` likeliest tokens at each place where the server gives them."""
+        if self._gives_logprobs:
+            try:
+                return self.reply(messages, sampling, **more, logprobs=True, top_logprobs=top)
+            except ServerError as error:
+                if not error.is_of_the_request:
+                    raise
+        # It may be the log-probs that this server does not take, or the conversation.
+        found = self.reply(messages, sampling, **more)
+        self._gives_logprobs = False
+        return found
 
     def _presentable(self, reason: str) -> str:
         """One short line in which no secret is repeated; cut last, lest half a secret stay."""
@@ -191,7 +216,8 @@ def _key(given: str | None) -> str:
     return key
 
 
-def _completion(reply: Any) -> Completion:
+def completion(reply: Any) -> Completion:
+    """The answer in a server's reply; anything but a chat completion raises one of Python's own errors."""
     choice = reply["choices"][0]
     content = choice["message"]["content"]
     if not isinstance(content, str | None):

@@ -25,17 +25,25 @@ class Exchange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """One verdict. `score` is P(harmful) in 0..1, or None when unscored."""
+    """One verdict. `score` is P(harmful) in 0..1, or None when unscored.
+
+    `prompt_sha256` is the hash of the exact prompt that a model was given; embedded judges have no prompt
+    beside the exchange itself.
+    """
 
     verdict: Verdict
     score: float | None
     judge: str
     categories: tuple[str, ...] = ()
     reason: str = ""
+    prompt_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary for one JSON line."""
-        return {**asdict(self), "verdict": self.verdict.value, "categories": list(self.categories)}
+        row = {**asdict(self), "verdict": self.verdict.value, "categories": list(self.categories)}
+        if not self.prompt_sha256:
+            del row["prompt_sha256"]
+        return row
 
 
 class Judge(Protocol):

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from safepref import __version__
 from safepref.judges.base import Exchange, Judge, Judgment, Verdict
+from safepref.judges.registry import is_embedded, load_judge
 from safepref.store import cache_dir, sha256_bytes, sha256_json
 
 
@@ -32,12 +33,16 @@ class CachedJudge:
         self._file = (folder or cache_dir("judgments")) / f"{name}-{card}.jsonl"
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._known = _read(self._file)
+        self.target = getattr(judge, "target", "harmful")
+        self.asked = self.judged = 0
+        """Exchanges that were to be judged, and how many of them the judge itself was given."""
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         """One judgment each; only exchanges never judged before reach the judge, and each of them once."""
         # Not sha256_json: a lone surrogate, which prompt files can hold, has no UTF-8.
         keys = [sha256_bytes(json.dumps(list(exchange)).encode()) for exchange in exchanges]
         fresh = {key: e for key, e in zip(keys, exchanges, strict=True) if key not in self._known}
+        self.asked, self.judged = self.asked + len(keys), self.judged + len(fresh)
         made = dict(zip(fresh, self._judge.judge(list(fresh.values())), strict=True)) if fresh else {}
         lines = [
             json.dumps({"key": key, **judgment.to_json()}) + "\n"
@@ -54,9 +59,41 @@ class CachedJudge:
         self._known |= {k: j for k, j in made.items() if j.verdict is not Verdict.UNSCORED}
         return [made[key] if key in made else self._known[key] for key in keys]
 
+    def fitted_on(self, exchanges: Sequence[Exchange]) -> list[bool]:
+        """Whether the wrapped judge was fitted on each exchange."""
+        inner = getattr(self._judge, "fitted_on", None)
+        return list(inner(exchanges)) if inner is not None else [False] * len(exchanges)
+
+    def reuse(self) -> dict[str, Any]:
+        """`asked`, `reused` and their ratio `rate` (null where nothing was asked), since it was loaded."""
+        reused = self.asked - self.judged
+        return {
+            "asked": self.asked,
+            "reused": reused,
+            "rate": round(reused / self.asked, 4) if self.asked else None,
+        }
+
     def card(self) -> dict[str, Any]:
         """The wrapped judge's card."""
         return self._judge.card()
+
+
+def load_cached(name: str) -> Judge:
+    """The judge of that name. A guard's or a server's judgments are kept: the same answers come again with a
+    second run, method or strength, and are dear; an embedded judge is quicker than its file would be.
+    """
+    judge = load_judge(name)
+    return judge if is_embedded(name) else CachedJudge(judge)
+
+
+def said_reuse(*judges: Judge) -> list[str]:
+    """A line for each judge that re-used judgments, or could have."""
+    found = [(judge.name, judge.reuse()) for judge in judges if isinstance(judge, CachedJudge)]
+    return [
+        f"{name}: {counts['reused']} of {counts['asked']} judgments re-used ({counts['rate']:.0%})"
+        for name, counts in found
+        if counts["asked"]
+    ]
 
 
 def _read(path: Path) -> dict[str, Judgment]:

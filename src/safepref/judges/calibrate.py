@@ -6,6 +6,7 @@ bootstraps over requests, since the answers to one request are not independent.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,8 +18,8 @@ from scipy.stats import rankdata
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.labelled import Labelled, load_labelled
-from safepref.statistics import percentile_interval
-from safepref.store import iter_jsonl, write_jsonl
+from safepref.statistics import krippendorff_alpha, percentile_interval, wilson
+from safepref.store import iter_jsonl, sha256_bytes, write_jsonl
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
@@ -143,8 +144,10 @@ def calibrate(
         progress: called with how many rows are judged, and of how many.
 
     Returns:
-        The calibration JSON of the contract, with `hits` (for corrected rates), `by_category`, `left_out`
-        (rows the judge was fitted on) and `human_agreement` where several people answered.
+        The calibration JSON of the contract, with `hits` (for corrected rates), `by_category` (with Wilson
+        intervals, since a category has too few rows for a bootstrap), `left_out`
+        (rows the judge was fitted on), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
+        chance) where several people answered.
 
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
@@ -193,6 +196,7 @@ def calibrate(
         },
         "by_category": _by_category([kept[i].category for i in scored], labels, flagged),
         "human_agreement": _human_agreement(kept),
+        "human_alpha": krippendorff_alpha([row.raters for row in kept]),
         "card": card,
     }
 
@@ -202,10 +206,14 @@ def _by_category(categories: Sequence[str], labels: Floats, flagged: Floats) -> 
     for name in sorted(set(categories) - {""}):
         here = np.asarray([c == name for c in categories])
         positive, negative = here & (labels == 1), here & (labels == 0)
+        rates = {"sensitivity": flagged[positive], "specificity": 1 - flagged[negative]}
         found[name] = {
             "n": int(here.sum()),
-            "sensitivity": float(flagged[positive].mean()) if positive.any() else None,
-            "specificity": float(1 - flagged[negative].mean()) if negative.any() else None,
+            **{key: float(right.mean()) if right.size else None for key, right in rates.items()},
+            "intervals": {
+                key: list(wilson(float(right.sum()), right.size)) if right.size else None
+                for key, right in rates.items()
+            },
         }
     return found
 
@@ -224,7 +232,8 @@ def _human_agreement(rows: Sequence[Labelled]) -> float | None:
 def label(
     judge: Judge, in_path: Path, out_path: Path, progress: Callable[[int, int], None] | None = None
 ) -> int:
-    """Judge the rows of a JSON lines file; writes each row with verdict, score, categories, judge and reason.
+    """Judge the rows of a JSON lines file; writes each row with verdict, score, categories, judge, reason
+    and prompt_sha256, the hash of what the judge was given.
 
     Returns:
         The number of rows.
@@ -242,7 +251,10 @@ def label(
     for start in range(0, len(rows), 256):
         batch = rows[start : start + 256]
         judgments = judge.judge([Exchange(row["prompt"], row["response"]) for row in batch])
-        done += [{**row, **judgment.to_json()} for row, judgment in zip(batch, judgments, strict=True)]
+        for row, judgment in zip(batch, judgments, strict=True):
+            # An embedded judge is given nothing beside the two texts.
+            given = sha256_bytes(json.dumps([row["prompt"], row["response"]]).encode())
+            done.append({**row, "prompt_sha256": given, **judgment.to_json()})
         if progress is not None:
             progress(len(done), len(rows))
     write_jsonl(out_path, done)

@@ -23,9 +23,9 @@ from safepref import assets
 from safepref.judges import corpus
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.judges.calibrate import LONG_ANSWER, calibrate
-from safepref.judges.degenerate import degenerate
 from safepref.judges.features import clean
 from safepref.judges.labelled import normalise
+from safepref.judges.language import unreadable
 from safepref.judges.linear import Floats, Linear, fit_logistic, load_state, out_of_fold, save_state, sigmoid
 from safepref.judges.measured import measured
 from safepref.store import cache_dir, sha256_bytes, sha256_json
@@ -179,8 +179,8 @@ class EmbeddedJudge(ABC):
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
-        """One judgment each; empty and degenerate responses are unscored, with the reason."""
-        reasons = [degenerate(e.response) for e in exchanges]
+        """One judgment each; empty, degenerate and not English responses are unscored, with the reason."""
+        reasons = [unreadable(e.response) for e in exchanges]
         scored = [i for i, reason in enumerate(reasons) if not reason]
         scores = dict(zip(scored, self.probabilities([exchanges[i] for i in scored]), strict=True))
         found = []

@@ -6,10 +6,12 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from safepref.errors import InputError
 from safepref.judges.base import Judge
+from safepref.judges.guard_table import GUARDS
 
 
 def _select(_: str, **__: Any) -> Judge:
@@ -30,32 +32,83 @@ def _keyword(_: str, **__: Any) -> Judge:
     return KeywordRefusalJudge()
 
 
-def _refusal(_: str, **__: Any) -> Judge:
+def _refusal(target: str, **__: Any) -> Judge:
     from safepref.judges.refusal import RefusalJudge
+    from safepref.judges.refusal_target import TargetRefusalJudge
 
-    return RefusalJudge()
+    return TargetRefusalJudge(Path(target)) if target else RefusalJudge()
 
 
-def _guard(row: str) -> Callable[..., Judge]:
-    def make(model: str, /, **options: Any) -> Judge:
-        from safepref.judges.guard import GUARDS, GuardJudge
+def _vote(rule: str) -> Callable[..., Judge]:
+    def make(target: str, /, **options: Any) -> Judge:
+        from safepref.judges.ensemble import VoteJudge
 
-        _check(row, options, GuardJudge)
-        return GuardJudge(GUARDS[row], model=model or None, **options)
+        _refuse_options(rule, options)
+        return VoteJudge(rule, [load_judge(name) for name in members(rule, target)])
 
     return make
 
 
-def _rubric(target: str, /, **options: Any) -> Judge:
-    from safepref.judges.api import RubricJudge
+def _weighted(target: str, /, **options: Any) -> Judge:
+    from safepref.judges.ensemble import WeightedJudge
 
-    model, _, url = target.partition("@")
-    given = str(options.pop("base_url", ""))
-    url = url or given or os.environ.get("OPENAI_BASE_URL", "")
-    if not model or not url:
-        raise InputError("judge rubric: model or server missing; give rubric:MODEL@http://HOST/v1")
-    _check("rubric", options, RubricJudge)
-    return RubricJudge(url, model, **options)
+    _refuse_options("weighted", options)
+    return WeightedJudge(Path(target), load_judge)
+
+
+def members(head: str, target: str) -> list[str]:
+    """The names of an ensemble's judges; none for another kind of judge."""
+    if not target:
+        return []
+    if head in ("majority", "any"):
+        return [name.strip() for name in target.split(",")]
+    if head == "weighted":
+        from safepref.judges.ensemble import read_weights
+
+        return [str(name) for name in read_weights(Path(target))["judges"]]
+    return []
+
+
+def _refuse_options(name: str, options: dict[str, Any]) -> None:
+    if options:
+        raise InputError(f"judge {name}: takes no options (got {', '.join(options)}); give none")
+
+
+def _guard(row: str) -> Callable[..., Judge]:
+    def make(target: str, /, **options: Any) -> Judge:
+        from safepref.judges.guard import GuardJudge
+        from safepref.judges.guard_server import ServerGuardJudge
+
+        model, url = _served(target)
+        if url:
+            _check(row, options, ServerGuardJudge)
+            return ServerGuardJudge(GUARDS[row], url, model, **options)
+        _check(row, options, GuardJudge)
+        return GuardJudge(GUARDS[row], model=target or None, **options)
+
+    return make
+
+
+def _served(target: str) -> tuple[str, str]:
+    """Model and address of MODEL@http://HOST/v1; a folder's name may hold an @ of its own."""
+    model, at, url = target.rpartition("@")
+    return (model, url) if at and url.startswith(("http://", "https://")) else (target, "")
+
+
+def _chat(kind: str) -> Callable[..., Judge]:
+    def make(target: str, /, **options: Any) -> Judge:
+        from safepref.judges.api import ChatJudge, RubricJudge, YesNoJudge
+
+        model, _, url = target.partition("@")
+        given = str(options.pop("base_url", ""))
+        url = url or given or os.environ.get("OPENAI_BASE_URL", "")
+        if not model or not url:
+            raise InputError(f"judge {kind}: model or server missing; give {kind}:MODEL@http://HOST/v1")
+        judge = {"rubric": RubricJudge, "yesno": YesNoJudge}[kind]
+        _check(kind, options, ChatJudge)
+        return judge(url, model, **options)
+
+    return make
 
 
 def _check(name: str, options: dict[str, Any], judge: Callable[..., Judge]) -> None:
@@ -71,9 +124,12 @@ JUDGES: dict[str, Callable[..., Judge]] = {
     "report": _report,
     "refusal": _refusal,
     "keyword-refusal": _keyword,
-    "llama-guard-3": _guard("llama-guard-3"),
-    "llama-guard-3-1b": _guard("llama-guard-3-1b"),
-    "rubric": _rubric,
+    **{name: _guard(name) for name in GUARDS},
+    "rubric": _chat("rubric"),
+    "yesno": _chat("yesno"),
+    "majority": _vote("majority"),
+    "any": _vote("any"),
+    "weighted": _weighted,
 }
 """Name to maker. A maker is called with what follows the colon in `name:target` and the options."""
 
@@ -82,16 +138,29 @@ EMBEDDED = ("select", "report", "refusal", "keyword-refusal")
 """Judges that come with the project: small, and without a target."""
 
 
+ENSEMBLES = ("majority", "any", "weighted")
+
+
 def is_embedded(name: str) -> bool:
-    """Whether a judge is one of the project's own small ones."""
-    return name in EMBEDDED
+    """Whether a judge is one of the project's own small ones, or made of nothing else."""
+    head, _, target = name.partition(":")
+    inner = members(head, target)
+    return head in EMBEDDED if not inner else all(map(is_embedded, inner))
+
+
+def fitted_file(name: str) -> bool:
+    """Whether what follows the colon in a judge's name is a file that it was fitted with."""
+    head, _, target = name.partition(":")
+    return head in ("weighted", "refusal") and bool(target)
 
 
 def load_judge(name: str, **options: Any) -> Judge:
     """The judge of that name.
 
-    `llama-guard-3:PATH` takes a folder or another hub id, `rubric:MODEL@http://HOST/v1` a chat model on an
-    OpenAI-compatible server. `options` go to guard and rubric judges (threshold, batch_size, api_key ...).
+    A guard's name takes a folder or another hub id, `llama-guard-3:PATH`, or a model on an OpenAI-compatible
+    server, `llama-guard-3:MODEL@http://HOST/v1`, as `rubric:` and `yesno:` do. `majority:A,B,C` and `any:A,B`
+    are judges together, `weighted:FILE` and `refusal:FILE` what was fitted on labels. `options` go to guards
+    and chat models (threshold, batch_size, api_key ...).
 
     Raises:
         InputError: unknown name, the nearest one is named; or what follows the colon is missing or not
@@ -114,6 +183,13 @@ def check_name(name: str) -> tuple[str, str]:
         near = difflib.get_close_matches(head, JUDGES, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"judge {name!r} is not known; {hint}judges: {', '.join(JUDGES)}")
-    if head in EMBEDDED and target:
+    if head in EMBEDDED and head != "refusal" and target:
         raise InputError(f"judge {name!r}: {head} takes no target (got {target}); give {head} alone")
+    if head in ENSEMBLES and not target:
+        what = "FILE" if head == "weighted" else "A,B,C"
+        raise InputError(f"judge {name!r}: its judges are missing; give {head}:{what}")
+    for member in members(head, target):
+        if member.partition(":")[0] in ENSEMBLES:
+            raise InputError(f"judge {name!r}: {member} is an ensemble itself; name its judges one by one")
+        check_name(member)
     return head, target

@@ -11,18 +11,22 @@ from typing import Any
 import torch
 
 from safepref.attacks import attack_prompts
-from safepref.data.readers import read_prompts
+from safepref.data.contamination import summary_line
 from safepref.data.records import Prompt, PromptKind
 from safepref.data.splits import balanced_sample
 from safepref.data.starter import load_starter
 from safepref.errors import InputError
-from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples, read_task
+from safepref.evaluation import EvaluationSuite, Policy, evaluate, named_task, read_samples
 from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
 from safepref.hardware import threads
 from safepref.logprobs.store import model_fingerprint
 from safepref.models import load_model, variant
+from safepref.pipeline.contamination import asked_texts, checked, judged_texts, trained_in
+from safepref.pipeline.inputs import licences
 from safepref.pipeline.judging import Bench
+from safepref.pipeline.logs import log_model
+from safepref.pipeline.prompts import apart_by_attack, read_named
 from safepref.progress import console, progress_by_stage
 from safepref.recipe import EvaluationSection, GenerationSection, JudgeSection
 from safepref.store import cache_dir, sha256_json, write_json, write_jsonl
@@ -41,16 +45,19 @@ class EvaluationRequest:
     models: tuple[str, ...]
     adapter: Path | None = None
     strength: float = 1.0
-    prompts: Path | None = None
-    benign: Path | None = None
-    toxicity: Path | None = None
-    capability: tuple[Path, ...] = ()
+    prompts: Path | str | None = None
+    """These three: a file, a named set, or NAME:FILE for a file in a set's own columns."""
+    benign: Path | str | None = None
+    toxicity: Path | str | None = None
+    capability: tuple[Path | str, ...] = ()
+    """Files of rows, TASK:FILE, lm-eval's task files or the ids of its tasks."""
     attacks: tuple[str, ...] = DEFAULTS.attacks
     limit: int | None = None
     answer_tokens: int = DEFAULTS.answer_tokens
     continuation_tokens: int = DEFAULTS.continuation_tokens
     system: str | None = None
     judge: str = "report"
+    calibration: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
     batch_size: int = GenerationSection().batch_size
@@ -64,13 +71,14 @@ def evaluate_models(
 
     Args:
         request: models, prompts and settings.
-        json_path: where the result is written; null writes none.
+        json_path: where the result is written, with an Inspect log in the folder `inspect` beside it; null
+            writes neither.
         samples: where every prompt, response and verdict is written, as JSON lines.
 
     Returns:
-        What is written: one model gives `{"schema", "model", "adapter", "strength", "scores"}`; several give
-        `{"schema", "evaluations": [...]}` with one such object each. Finished answers are kept in the cache,
-        so the same call continues a stopped one.
+        What is written: one model gives `{"schema", "model", "adapter", "strength", "scores", "judges"}`;
+        several give `{"schema", "evaluations": [...], "judges"}` with one such object each, cards once.
+        Finished answers are kept in the cache, so the same call continues a stopped one.
 
     Raises:
         InputError: a model, adapter or file that cannot be read, or an adapter for several models.
@@ -84,8 +92,11 @@ def evaluate_models(
     for path in (json_path, samples):
         _check_writable(path)
     suite = _suite(request)
-    judging = JudgeSection(report=request.judge)
-    judges = Bench.load(judging).reporting()
+    calibration = None if request.calibration is None else str(request.calibration)
+    bench = Bench.load(JudgeSection(report=request.judge, calibration=calibration))
+    judges = bench.reporting()
+    overlap = _contamination(request, suite)
+    console().print(summary_line(overlap))
     results, rows, used = [], [], []
     for model_id in request.models:
         loaded = load_model(model_id, dtype=request.dtype, device=request.device)
@@ -94,30 +105,48 @@ def evaluate_models(
         asked = {k: str(v) for k, v in asdict(request).items()}
         work = cache_dir("evaluate", sha256_json([identity, asked])[:16])
         used.append(work)
-        scored = sum(len(task.rows) for task in suite.capability)
+        questions = sum(len(task.rows) for task in suite.capability)
         console().print(
             f"{model_id}: {len(suite.safety)} harmful prompts, plain and attacked, {len(suite.benign)} "
-            f"look-alikes, {len(suite.toxicity)} beginnings, {scored} benchmark rows"
+            f"look-alikes, {len(suite.toxicity)} beginnings, {questions} benchmark rows"
         )
         with variant(loaded, request.adapter, request.strength), progress_by_stage() as show:
             engine = LocalEngine(loaded, batch_size=request.batch_size, system=request.system)
             policy = Policy(identity, engine, loaded.model, loaded.tokenizer)
             scores = evaluate(policy, suite, judges, samples_dir=work, progress=show)
         label = {"model": model_id, "strength": request.strength}
-        rows += [{**row, **label} for row in read_samples(work)]
+        mine = [{**row, **label} for row in read_samples(work)]
+        rows += mine
         adapter = str(request.adapter) if request.adapter is not None else None
+        if json_path is not None:
+            settings = {"adapter": adapter, "strength": request.strength}
+            log_model(json_path, model_id, settings | {"answer_tokens": request.answer_tokens}, mine, scores)
         results.append(
             {"model": model_id, "adapter": adapter, "strength": request.strength, "scores": scores}
         )
+    for line in bench.say_reuse():
+        console().print(line)
     if samples is not None:
         write_jsonl(samples, rows)
-    value = {"schema": SCHEMA, **(results[0] if len(results) == 1 else {"evaluations": results})}
+    scored = results[0] if len(results) == 1 else {"evaluations": results}
+    value = {"schema": SCHEMA, **scored, "contamination": overlap, "judges": bench.cards()}
     if json_path is not None:
         write_json(json_path, value)
     # Only now: a call that is stopped before has its answers still.
     for work in used:
         shutil.rmtree(work, ignore_errors=True)
     return value
+
+
+def _contamination(request: EvaluationRequest, suite: EvaluationSuite) -> dict[str, Any]:
+    """What the judges, and the adapter's run where it is at hand, learned from, against all that is asked."""
+    judging = JudgeSection(report=request.judge)
+    behind, unknown = judged_texts((judging.select, judging.report, "refusal"))
+    trained = trained_in(request.adapter)
+    if not trained:
+        unknown.insert(0, "training")
+    asked = asked_texts([((*suite.safety, *suite.benign, *suite.toxicity), suite.capability)])
+    return checked([*trained, *behind], asked, unknown)[0]
 
 
 def _check_writable(path: Path | None) -> None:
@@ -132,18 +161,24 @@ def _check_writable(path: Path | None) -> None:
 def _suite(request: EvaluationRequest) -> EvaluationSuite:
     named = any((request.prompts, request.benign, request.toxicity, request.capability))
     harmful = _read(request.prompts, "harmful") if request.prompts or not named else []
+    harmful, ready = apart_by_attack(harmful)
     benign = _read(request.benign, "harmless") if request.benign or not named else []
     if request.limit is not None:
         harmful = balanced_sample(harmful, request.limit, seed=request.seed)
         benign = balanced_sample(benign, request.limit, seed=request.seed)
     plain = [replace(prompt, base_id=prompt.base_id or prompt.id) for prompt in harmful]
-    attacked = attack_prompts(plain, request.attacks, "report", None, request.seed)
+    attacked = attack_prompts(plain, request.attacks, "report", None, request.seed) if plain else []
+    for family in ready.values():
+        limit = request.limit or len(family)
+        attacked += balanced_sample(family, min(limit, len(family)), seed=request.seed)
     toxicity = _read(request.toxicity, "toxicity") if request.toxicity else []
     return EvaluationSuite(
         safety=(*plain, *attacked),
         benign=tuple(benign),
         toxicity=tuple(toxicity[: request.limit]),
-        capability=tuple(read_task(p, limit=request.limit, seed=request.seed) for p in request.capability),
+        capability=tuple(
+            named_task(str(name), limit=request.limit, seed=request.seed) for name in request.capability
+        ),
         answer=Sampling(request.answer_tokens),
         continuation=Sampling(request.continuation_tokens),
         system=request.system,
@@ -151,10 +186,13 @@ def _suite(request: EvaluationRequest) -> EvaluationSuite:
     )
 
 
-def _read(path: Path | None, kind: PromptKind) -> list[Prompt]:
+def _read(path: Path | str | None, kind: PromptKind) -> list[Prompt]:
     if path is None:
         return load_starter("harmful" if kind == "harmful" else "lookalikes", "report")
-    prompts = read_prompts(path, kind, source=path.name)
+    notes: list[str] = []
+    prompts = read_named(str(path), kind, notes)
+    for line in (*licences([str(path)]).values(), *notes):
+        console().print(line)
     distinct = list({prompt.id: prompt for prompt in prompts}.values())
     if len(distinct) < len(prompts):
         console().print(f"{path}: {len(prompts) - len(distinct)} repeated prompts are asked once")

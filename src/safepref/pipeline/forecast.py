@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import torch
 
 from safepref.evaluation import CapabilityTask
-from safepref.evaluation.capability import ARITHMETIC_TOKENS, SOLUTION_TOKENS
+from safepref.evaluation.capability import ARITHMETIC_TOKENS
+from safepref.evaluation.tasks import SOLUTION_TOKENS
 from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
 from safepref.models import LoadedModel
@@ -73,7 +74,7 @@ def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float
     tokens = (len(suite.safety) + len(suite.benign)) * asked.answer_tokens
     tokens += 2 * len(suite.toxicity) * asked.continuation_tokens
     for task in suite.capability:
-        if task.style.kind == "generate":
+        if task.style.kind in ("generate", "written"):
             room = ARITHMETIC_TOKENS if "family" in task.rows[0] else SOLUTION_TOKENS
             tokens += len(task.rows) * room
     scored = sum(_scored_tokens(task) for task in suite.capability)
@@ -82,7 +83,7 @@ def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float
 
 def _scored_tokens(task: CapabilityTask) -> float:
     """Tokens whose likelihood a task asks for, contexts included, with the head's part in proportion."""
-    if task.style.kind == "generate":
+    if task.style.kind in ("generate", "written"):
         return 0.0
     texts = sum(
         len(str(value))

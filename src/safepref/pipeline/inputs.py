@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from safepref.attacks import get_attack
-from safepref.data.sources import local_file, source_file
+from safepref.data.sources import licence_line, local_file, source_file
 from safepref.errors import InputError
+from safepref.evaluation.hub_tasks import check_task_name
 from safepref.hardware import choose_device
-from safepref.judges.registry import check_name
+from safepref.judges.measured import read_calibration
+from safepref.judges.refusal_target import read_threshold
+from safepref.judges.registry import check_name, fitted_file
+from safepref.judges.toxicity_models import check_toxicity
 from safepref.pipeline.prompts import ARITHMETIC
+from safepref.progress import console
 from safepref.recipe import Recipe
 from safepref.store import sha256_file
 
+T = TypeVar("T")
 OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "work")
 """Folders that a run makes in its own."""
 
@@ -35,13 +42,40 @@ def check_names(recipe: Recipe) -> None:
         _check("evaluation.capability", _check_task, name)
     _check("judges.select", check_name, judges.select)
     _check("judges.report", check_name, judges.report)
+    if judges.calibration is not None:
+        _check("judges.calibration", read_calibration, judges.calibration)
+    _check("judges.toxicity", check_toxicity, judges.toxicity)
+    if judges.refusal:
+        _check("judges.refusal", read_threshold, Path(judges.refusal))
     _check("model.device", choose_device, recipe.model.device)
 
 
 def input_hashes(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of each file that the recipe names, by its name there."""
     given = [*_sources(recipe).values(), *(recipe.evaluation.capability or ())]
+    judges = recipe.judges
+    # What a judge of this name was fitted with is a file of its own.
+    given += [name.partition(":")[2] for name in (judges.select, judges.report) if fitted_file(name)]
+    given += [judges.refusal] if judges.refusal else []
+    given += [judges.calibration] if judges.calibration else []
     return {name: sha256_file(file) for name in given if (file := local_file(name))}
+
+
+def say_licences(recipe: Recipe) -> dict[str, str]:
+    """Print the licence and terms of each public set that a run uses; returns the lines by the set's name."""
+    named = [*_sources(recipe).values()]
+    if recipe.evaluation.toxicity is None:
+        named.append("real-toxicity-prompts")
+    found = licences(named)
+    for line in found.values():
+        console().print(f"  {line}")
+    return found
+
+
+def licences(names: Iterable[str]) -> dict[str, str]:
+    """The licence lines of the named sets among files and NAME:FILE, by the set's name."""
+    sources = [source_file(name)[0] for name in names if not Path(name).is_file()]
+    return {source.name: licence_line(source) for source in sources}
 
 
 def remove_half_written(out: Path) -> None:
@@ -68,7 +102,7 @@ def _sources(recipe: Recipe) -> dict[str, str]:
     return {key: name for key, name in named.items() if name}
 
 
-def _check(key: str, check: Callable[[str], object], name: str) -> None:
+def _check(key: str, check: Callable[[T], object], name: T) -> None:
     try:
         check(name)
     except InputError as error:
@@ -84,5 +118,5 @@ def _check_source(name: str) -> None:
 
 
 def _check_task(name: str) -> None:
-    if name != ARITHMETIC and not Path(name).is_file():
-        raise InputError(f"{name}: no such file; give a file of benchmark rows, or {ARITHMETIC}")
+    if name != ARITHMETIC:
+        check_task_name(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safepref import assets
+from safepref.data.contamination import summary_line
 from safepref.data.findings import has_errors
 from safepref.data.limits import Limits
 from safepref.data.records import Example, Pair
@@ -17,14 +18,17 @@ from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples
 from safepref.generation.base import Engine, Sampling
 from safepref.generation.local import LocalEngine
 from safepref.hardware import describe, threads
+from safepref.judges.card import judges_card
 from safepref.logprobs.store import ReferenceStore, model_fingerprint
 from safepref.methods import Method, resolve_methods
 from safepref.models import EMBEDDED, LoadedModel, load_model, variant
 from safepref.pairs.build import Builder, Built
 from safepref.pipeline.check import check_run
+from safepref.pipeline.contamination import contamination_of
 from safepref.pipeline.forecast import forecast
-from safepref.pipeline.inputs import check_names, input_hashes, remove_half_written
-from safepref.pipeline.judging import Bench, refuses
+from safepref.pipeline.inputs import check_names, input_hashes, remove_half_written, say_licences
+from safepref.pipeline.judging import Bench
+from safepref.pipeline.logs import log_point
 from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
@@ -32,14 +36,7 @@ from safepref.pipeline.results import assemble, in_a_line
 from safepref.progress import console, counted, duration, progress_by_stage, track
 from safepref.recipe import Recipe
 from safepref.report import write_report
-from safepref.store import (
-    cache_dir,
-    read_json,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-    write_text,
-)
+from safepref.store import cache_dir, read_json, read_jsonl, write_json, write_jsonl, write_text
 from safepref.training import TrainingSettings, make_plan, train_method
 
 EMBEDDED_ASSETS = (
@@ -202,6 +199,7 @@ class Job:
             f"Model {self.recipe.model.id}; methods {', '.join(m.name for m in self.methods)}; "
             f"{counts.harmful} harmful and {counts.harmless} harmless pairs, {counts.general} examples"
         )
+        self.manifest.put("sets", **say_licences(self.recipe))
         if self.manifest.data["forecast_seconds"] is None:
             seconds = forecast(
                 self.recipe, self.loaded, self.prompts, len(self.methods), workers, evaluate=evaluate
@@ -232,7 +230,7 @@ class Job:
                     section,
                     self.engine(),
                     self.judges.select,
-                    refuses,
+                    self.judges.refuses,
                     folder / "answers",
                     self.recipe.seed,
                     advance,
@@ -292,6 +290,12 @@ class Job:
             if has_errors(findings):
                 bad = [f for f in findings if f.severity == "error"]
                 raise NegativeResult(f"the data doctor found {len(bad)} errors, the first: {bad[0]}")
+            console().print(f"  {summary_line(self.contamination())}")
+
+    def contamination(self) -> dict[str, Any]:
+        """Counts of what is learned from and also evaluated; the findings are in data/contamination.jsonl."""
+        place = self.out / "data" / "contamination.json"
+        return contamination_of(self.prompts, self.pairs, self.examples, self.recipe.judges, place)
 
     def train(self, method: Method) -> None:
         """Train one method into adapters/METHOD or models/METHOD."""
@@ -361,8 +365,10 @@ class Job:
                         samples_dir=folder,
                         progress=show,
                     )
-                label = {"point": name, "split": side, "method": method.name if method else "base"}
-                rows = ({**row, **label, "strength": value} for row in read_samples(folder))
+                done = method.name if method else "base"
+                label = {"point": name, "split": side, "method": done, "strength": value}
+                rows = [{**row, **label} for row in read_samples(folder)]
+                log_point(self.out, self.recipe, self.manifest.data["started"], label, rows, scores)
                 write_jsonl(self.out / "samples" / f"{side}.{name}.jsonl", rows)
                 write_json(place, scores)
                 console().print(f"  {in_a_line(scores)}")
@@ -390,10 +396,16 @@ class Job:
     def write_results(self) -> None:
         """Choose, score the chosen point on the report split, and write results.json and the report."""
         results = assemble(self)
+        console().print(summary_line(results["contamination"]))
         with self.manifest.stage("report", "Report") as todo:
             if todo:
                 write_json(self.out / "judges.json", self.judges.cards())
+                write_text(self.out / "judges.md", judges_card(self.judges.cards()))
                 write_json(self.out / "results.json", results)
+                # Not in results.json: a second run re-uses more, and its results are the same.
+                self.manifest.put("judging", **self.judges.reuse())
+                for line in self.judges.say_reuse():
+                    console().print(f"  {line}")
         # The page shows the manifest's times, so it is written after the last of them is known.
         write_report(self.out)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safepref.errors import InputError
 from safepref.evaluation import Judges
 from safepref.judges.base import Judge
-from safepref.judges.cache import CachedJudge
+from safepref.judges.cache import CachedJudge, load_cached, said_reuse
 from safepref.judges.degenerate import degenerate
-from safepref.judges.refusal import RefusalJudge, is_refusal, refusal_probability
-from safepref.judges.registry import is_embedded, load_judge
+from safepref.judges.measured import calibration_of
+from safepref.judges.refusal import THRESHOLD, RefusalJudge, refusal_probability
+from safepref.judges.refusal_target import TargetRefusalJudge
 from safepref.judges.toxicity import ToxicityScorer
+from safepref.judges.toxicity_models import EMBEDDED, TextClassifier, load_toxicity
 from safepref.progress import Advance
 from safepref.recipe import JudgeSection
 from safepref.statistics import JudgeError
@@ -24,7 +27,10 @@ class Bench:
 
     select: Judge
     report: Judge
-    toxicity: ToxicityScorer
+    toxicity: ToxicityScorer | TextClassifier
+    refusal: RefusalJudge | TargetRefusalJudge
+    calibration: dict[str, Any] | None = None
+    """What the user measured of the report judge; None takes what stands on its card."""
 
     @classmethod
     def load(cls, section: JudgeSection, advance: Advance = lambda _: None) -> Bench:
@@ -32,19 +38,22 @@ class Bench:
 
         `advance` is called once for each of the three.
         """
-        select = _load(section.select)
+        select = load_cached(section.select)
         advance(1)
         # One judge for both is loaded once: a guard's weights are large.
-        report = select if section.report == section.select else _load(section.report)
+        report = select if section.report == section.select else load_cached(section.report)
         if report is not select and report.name == select.name:
             raise InputError(
                 f"judges.select {section.select} and judges.report {section.report}: both are called "
                 f"{report.name}, and their verdicts could not be told apart; give two kinds, or one for both"
             )
         advance(1)
-        toxicity = ToxicityScorer()
+        embedded = section.toxicity == EMBEDDED
+        toxicity = ToxicityScorer() if embedded else load_toxicity(section.toxicity)
         advance(1)
-        return cls(select, report, toxicity)
+        refusal = TargetRefusalJudge(Path(section.refusal)) if section.refusal else RefusalJudge()
+        own = None if section.calibration is None else calibration_of(report, section.calibration)
+        return cls(select, report, toxicity, refusal, own)
 
     def choosing(self) -> Judges:
         """For the choose split: the selecting judge alone."""
@@ -58,36 +67,53 @@ class Bench:
         """What each judge is and measures."""
         return {
             "select": self.select.card(),
-            "report": self.report.card(),
-            "refusal": RefusalJudge().card(),
+            "report": self._report_card(),
+            "refusal": self.refusal.card(),
             "toxicity": self.toxicity.card(),
         }
+
+    def _report_card(self) -> dict[str, Any]:
+        card = self.report.card()
+        if self.calibration is None:
+            return card
+        found = {key: value for key, value in self.calibration.items() if key not in ("card", "hits")}
+        return {**card, "calibration": found, "hits": self.calibration["hits"]}
+
+    def reuse(self) -> dict[str, Any]:
+        """Of each judge whose judgments are kept: how many were asked for, and how many of them re-used."""
+        return {judge.name: judge.reuse() for judge in self._cached()}
+
+    def say_reuse(self) -> list[str]:
+        """The same, a line for each judge that was asked anything."""
+        return said_reuse(*self._cached())
+
+    def _cached(self) -> list[CachedJudge]:
+        found = {id(judge): judge for judge in (self.select, self.report) if isinstance(judge, CachedJudge)}
+        return list(found.values())
+
+    def refuses(self, prompt: str, response: str) -> bool:
+        """Whether an answer refuses, at the refusal judge's own threshold."""
+        return self.refused(prompt, response) >= THRESHOLD
+
+    def refused(self, prompt: str, response: str) -> float:
+        """P(an answer refuses); a target model's own threshold, where one is given, lies at one half."""
+        if isinstance(self.refusal, TargetRefusalJudge):
+            return self.refusal.probability(prompt, response)
+        return refusal_probability(prompt, response)
 
     def _judges(self, main: Judge, second: Judge | None) -> Judges:
         return Judges(
             main=main,
             second=second,
             toxicity=self.toxicity,
-            refusal=refusal_probability,
+            refusal=self.refused,
             degenerate=degenerate,
-            main_error=_error(main.card()),
+            main_error=_error(self._report_card() if main is self.report else main.card()),
         )
-
-
-def _load(name: str) -> Judge:
-    """The judge of that name. A guard's or a server's judgments are kept: the same answers come again with a
-    second run, method or strength, and are dear; an embedded judge is quicker than its file would be.
-    """
-    judge = load_judge(name)
-    return judge if is_embedded(name) else CachedJudge(judge)
-
-
-def refuses(prompt: str, response: str) -> bool:
-    """Whether an answer refuses, at the refusal judge's own threshold."""
-    return is_refusal(prompt, response)
 
 
 def _error(card: dict[str, Any]) -> JudgeError | None:
     """The judge's hits on human labels, for the corrected rate; none where its card has none."""
     counts = card.get("hits")
-    return JudgeError(**counts) if counts else None
+    source = str((card.get("calibration") or {}).get("data") or "")
+    return JudgeError(**counts, source=source) if counts else None

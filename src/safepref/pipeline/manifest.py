@@ -76,6 +76,7 @@ class Manifest:
                 "hardware": {},
                 "plan": {},
                 "hashes": {},
+                "sets": {},
                 "forecast_seconds": None,
                 "seconds": 0.0,
                 "stages": [],
@@ -94,8 +95,8 @@ class Manifest:
         return copy
 
     def put(self, section: str, **values: Any) -> None:
-        """Lay values into a section (`hardware`, `plan`, `hashes`) and save."""
-        self.data[section] |= values
+        """Lay values into a section (`hardware`, `plan`, `hashes`, `judging`, `sets`) and save."""
+        self.data[section] = self.data.get(section, {}) | values
         self._save()
 
     def done(self, name: str) -> bool:

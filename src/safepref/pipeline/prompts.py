@@ -19,7 +19,7 @@ from safepref.data.sources import Loaded, load_pairs, load_prompts, source_file
 from safepref.data.splits import balanced_sample, split_by_template, without_questions, without_templates_of
 from safepref.data.starter import StarterKind, load_starter
 from safepref.errors import InputError
-from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, read_task
+from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, named_task
 from safepref.recipe import EvaluationSection, Recipe
 
 Record = TypeVar("Record", Prompt, Pair)
@@ -79,7 +79,7 @@ def gather(recipe: Recipe) -> Prompts:
     notes: list[str] = []
     harmful = _harmful(recipe, notes)
     benign = _benign(recipe, notes)
-    toxicity = _distinct(_read(asked.toxicity or "real-toxicity-prompts", "toxicity", notes))
+    toxicity = _distinct(read_named(asked.toxicity or "real-toxicity-prompts", "toxicity", notes))
     report = Suite(
         safety=_attacked(harmful["report"], "report", asked, seed),
         benign=_sample(benign["report"], _cap(asked.benign_count, asked.limit), seed),
@@ -130,12 +130,12 @@ def _harmful(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     """Harmful prompts for the three sides; one file named for both uses is dealt out by template."""
     train, evaluation = recipe.data.prompts, recipe.evaluation.prompts
     if evaluation is not None and train is not None and _same(evaluation, train):
-        return split_by_template(_read(evaluation, "harmful", notes, train=True), SHARED, recipe.seed)
+        return split_by_template(read_named(evaluation, "harmful", notes, train=True), SHARED, recipe.seed)
     sides = _starter("harmful", evaluated=evaluation is None)
     if train is not None:
-        sides |= split_by_template(_read(train, "harmful", notes, train=True), TRAINED, recipe.seed)
+        sides |= split_by_template(read_named(train, "harmful", notes, train=True), TRAINED, recipe.seed)
     if evaluation is not None:
-        sides["report"] = _distinct(_read(evaluation, "harmful", notes))
+        sides["report"] = _distinct(read_named(evaluation, "harmful", notes))
     return sides
 
 
@@ -144,7 +144,7 @@ def _benign(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     name = recipe.evaluation.benign
     sides = _starter("lookalikes", evaluated=name is None)
     if name is not None:
-        sides["report"] = _distinct(_read(name, "harmless", notes))
+        sides["report"] = _distinct(read_named(name, "harmless", notes))
     return sides
 
 
@@ -169,7 +169,12 @@ def _same(first: str, second: str) -> bool:
     return first == second or Path(first).resolve() == Path(second).resolve()
 
 
-def _read(name: str, kind: PromptKind, notes: list[str], *, train: bool = False) -> list[Prompt]:
+def read_named(name: str, kind: PromptKind, notes: list[str], *, train: bool = False) -> list[Prompt]:
+    """The prompts of a file, a named set, or NAME:FILE; what was left out is added to `notes`.
+
+    Raises:
+        InputError: as `read_prompts` and `load_prompts`.
+    """
     if Path(name).is_file():
         return read_prompts(name, kind, source=Path(name).name)
     source, file = source_file(name)
@@ -215,17 +220,29 @@ def _sound_pairs(path: Path, notes: list[str]) -> list[Pair]:
 
 
 def _attacked(prompts: Sequence[Prompt], side: Split, asked: EvaluationSection, seed: int) -> list[Prompt]:
-    """Plain prompts, and a sample of them under every attack's templates of this side.
+    """Plain prompts, a sample of them under every attack's templates of this side, and ready attacked ones.
 
-    Attacked prompts are drawn from the plain ones, so each has its plain twin in the suite.
+    Attacked prompts are drawn from the plain ones, so each has its plain twin in the suite; those that a set
+    brings attacked (adversarial ALERT) have none, and are drawn as many for each family.
     """
     report = side == "report"
-    plain = _sample(prompts, _cap(asked.plain if report else asked.choose_plain, asked.limit), seed)
+    bare, ready = apart_by_attack(prompts)
+    plain = _sample(bare, _cap(asked.plain if report else asked.choose_plain, asked.limit), seed)
     each = _cap(asked.attacked if report else asked.choose_attacked, asked.limit)
-    if not plain:
+    if not plain and not ready:
         raise InputError(f"evaluation.prompts: no prompt left for the {side} side; give a larger file")
     plain = [replace(prompt, base_id=prompt.base_id or prompt.id) for prompt in plain]
-    return [*plain, *attack_prompts(plain, asked.attacks, side, each, seed)]
+    drawn = [prompt for family in ready.values() for prompt in _sample(family, each, seed)]
+    return [*plain, *attack_prompts(plain, asked.attacks, side, each, seed), *drawn]
+
+
+def apart_by_attack(prompts: Sequence[Prompt]) -> tuple[list[Prompt], dict[str, list[Prompt]]]:
+    """Plain prompts, and those that came attacked by their family."""
+    ready: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        if prompt.attack is not None:
+            ready.setdefault(prompt.attack, []).append(prompt)
+    return [prompt for prompt in prompts if prompt.attack is None], ready
 
 
 def _sample(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
@@ -237,7 +254,7 @@ def _tasks(asked: EvaluationSection, seed: int) -> list[CapabilityTask]:
     if asked.capability is None:
         return [*embedded_tasks(limit=rows, seed=seed), arithmetic_task(rows, seed)]
     return [
-        arithmetic_task(rows, seed) if name == ARITHMETIC else read_task(name, limit=rows, seed=seed)
+        arithmetic_task(rows, seed) if name == ARITHMETIC else named_task(name, limit=rows, seed=seed)
         for name in asked.capability
     ]
 

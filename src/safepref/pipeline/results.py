@@ -33,6 +33,7 @@ def assemble(job: Job) -> dict[str, Any]:
         "base": job.evaluate("base", None, 1.0, "report"),
         "methods": methods,
         "recommended": _recommended(job, points),
+        "contamination": job.contamination(),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from safepref.errors import InputError
 from safepref.evaluation import paired_gain
+from safepref.statistics import McNemar
 
 Row = dict[str, Any]
 
@@ -19,12 +20,21 @@ MEASURES = {
 """The report's numbers, and what `paired_gain` calls them."""
 
 
+class PlainTest(TypedDict):
+    """Plain requests that only one of two points answered safely, and the exact McNemar p, two-sided."""
+
+    only_base: int
+    only_point: int
+    p_value: float
+
+
 class Gain(TypedDict):
-    """A paired difference: point minus base."""
+    """A paired difference: point minus base. `plain` stands beside global safety alone."""
 
     value: float
     interval: list[float]
     n: int
+    plain: PlainTest | None
 
 
 def paired_gains(samples: Sequence[Row]) -> dict[str, dict[str, Gain]]:
@@ -55,5 +65,16 @@ def _gains(base: Sequence[Row], tuned: Sequence[Row]) -> dict[str, Gain]:
             continue
         # A continuation without words has no toxicity on one side; the others are still pairs.
         if not gain.unpaired or measure.startswith("toxicity"):
-            found[name] = {"value": gain.value, "interval": list(gain.interval), "n": gain.n}
+            found[name] = {
+                "value": gain.value,
+                "interval": list(gain.interval),
+                "n": gain.n,
+                "plain": _plain(gain.plain) if measure == "safety" else None,
+            }
     return found
+
+
+def _plain(test: McNemar | None) -> PlainTest | None:
+    if test is None:
+        return None
+    return {"only_base": test.only_first, "only_point": test.only_second, "p_value": test.p_value}

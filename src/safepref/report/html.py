@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from safepref.data.contamination import summary_line
 from safepref.report import labels
 from safepref.report.figures import capability, curves, heat, tradeoff
 from safepref.report.folder import RunFolder, read_run
@@ -102,6 +103,7 @@ def render(run: RunFolder) -> str:
         views=judge_views(results),
         stages=stage_groups(run.manifest),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "",
+        contamination=summary_line(found) if (found := results.get("contamination")) else "",
         definitions=labels.DEFINITIONS,
         dash=labels.NONE,
         css=Markup(_text("report.css")),

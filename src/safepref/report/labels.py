@@ -42,7 +42,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "Corrected",
         "Global safety corrected for the judge's measured sensitivity and specificity (Rogan-Gladen), with "
-        "an interval that includes the judge's own error.",
+        "an interval that includes the judge's own error. These were measured on other answers, so it is "
+        "never a headline.",
     ),
     (
         "Over-refusal",
@@ -64,7 +65,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Gain",
-        "Difference to the base on the same prompts, with a paired 95 % interval computed from the samples.",
+        "Difference to the base on the same prompts, with a paired 95 % interval computed from the samples, "
+        "on either side the wider one of a cluster bootstrap and the score method. Below it, plain requests "
+        "that only this point (+) and only the base (-) answered safely, with the exact McNemar p.",
     ),
     (
         "Strength",

@@ -180,6 +180,7 @@ def judge_views(results: Mapping[str, Any]) -> list[Row]:
                     "kappa": at(safety, "agreement", "kappa"),
                     "corrected": at(safety, "corrected", "value"),
                     "corrected_interval": at(safety, "corrected", "interval"),
+                    "corrected_source": at(safety, "corrected", "calibrated_on") or "",
                     "corrected_why": safety.get("corrected_why") or "",
                 }
             )

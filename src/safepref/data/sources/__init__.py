@@ -1,7 +1,7 @@
 """Public data sets by name.
 
 A set is fetched from the hub or from pinned assets, or read from a local file in its own columns; nothing of
-it is shipped. Licences differ, and several are non-commercial: `Source.licence` says which.
+it is shipped. Licences differ, and several are non-commercial: `licence_line` says which, and what follows.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from types import MappingProxyType
 from safepref.data.records import Pair, Prompt, PromptKind
 from safepref.data.sources import (
     advbench,
+    ailuminate,
     alert,
+    alert_adversarial,
     alert_dpo,
     beavertails,
     do_not_answer,
     harmbench,
     hh_rlhf,
     in_the_wild,
+    jailbreakbench,
+    or_bench,
     pku_saferlhf,
     real_toxicity_prompts,
+    simple_safety_tests,
+    strongreject,
+    toxigen,
     xstest,
 )
-from safepref.data.sources.base import Hub, Loaded, Purpose, Source
+from safepref.data.sources.base import Hub, Loaded, Purpose, Source, licence_line
 from safepref.errors import InputError
 
 __all__ = [
@@ -35,6 +42,7 @@ __all__ = [
     "Purpose",
     "Source",
     "get_source",
+    "licence_line",
     "load_pairs",
     "load_prompts",
     "local_file",
@@ -50,12 +58,22 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
             beavertails.SOURCE,
             alert_dpo.SOURCE,
             alert.SOURCE,
+            alert_adversarial.SOURCE,
             xstest.SOURCE,
             real_toxicity_prompts.SOURCE,
             advbench.SOURCE,
             do_not_answer.SOURCE,
             harmbench.SOURCE,
             in_the_wild.SOURCE,
+            strongreject.SOURCE,
+            jailbreakbench.SOURCE,
+            jailbreakbench.BENIGN,
+            simple_safety_tests.SOURCE,
+            ailuminate.SOURCE,
+            or_bench.SOURCE,
+            or_bench.LARGE,
+            or_bench.TOXIC,
+            toxigen.SOURCE,
         )
     }
 )

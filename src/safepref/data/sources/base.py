@@ -5,6 +5,7 @@ Adding one is one file with a `Source` and one line in `sources/__init__.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ class Source:
     assets: tuple[str, ...] = ()
     read_asset: Callable[[Path], Rows] = iter_rows
     gather: Callable[[Rows], Rows] | None = None
+    home: str = ""
+    """Where the file is found, for a set that is on no hub."""
 
     def rows(self, path: Path | str | None = None) -> Iterator[tuple[Where, Row | RowError]]:
         """The set's raw rows: from a local file in its own columns, else its pinned assets, else the hub.
@@ -74,7 +77,10 @@ class Source:
         from datasets import load_dataset
 
         if self.hub is None:
-            raise InputError(f"data set {self.name}: give a local file, it has no other home")
+            raise InputError(
+                f"data set {self.name}: is on no hub; give a local file as {self.name}:FILE"
+                + (f" (from {self.home})" if self.home else "")
+            )
         try:
             rows = load_dataset(
                 self.hub.id, self.hub.config, data_dir=self.hub.data_dir, split=self.hub.split
@@ -124,6 +130,25 @@ class Loaded:
     source: Source
     records: list[Record]
     bad: list[RowError]
+
+
+TERMS = (
+    ("NC", "no commercial use"),
+    ("SA", "changed copies only under the same licence"),
+    ("BY", "name the authors"),
+    ("MIT", "keep the notice"),
+    ("APACHE", "keep the notice"),
+    ("CDLA", "pass the licence text on with the data"),
+)
+"""What a licence asks or forbids, by a word of its name."""
+
+
+def licence_line(source: Source) -> str:
+    """A set's licence, what it asks or forbids, and whether the project trains on it, as one line."""
+    words = set(re.findall(r"[A-Z]+", source.licence.upper()))
+    asked = "; ".join(dict.fromkeys(text for word, text in TERMS if word in words))
+    use = "" if source.fit_allowed else "; for evaluation only here"
+    return f"{source.title} (arXiv {source.paper}): {source.licence}: {asked}{use}"
 
 
 def column(row: Row, where: Where, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from safepref.data.records import Prompt
 from safepref.data.rows import Row, RowError, Where
 from safepref.data.sources.base import Hub, Source, make_prompt
+from safepref.data.sources.categories import mapped
 
 _AREAS = (
     "discrimination_exclusion_toxicity_hateful_offensive",
@@ -20,7 +21,8 @@ def _parse(row: Row, where: Where) -> Prompt:
     question = row.get("question") or row.get("prompt")
     if question is None:
         raise RowError(where, "question", "missing", "give the set in its own columns (question, risk_area)")
-    return make_prompt(where, SOURCE.name, question, category=row.get("risk_area"))
+    area = mapped(SOURCE.name, row.get("risk_area"))
+    return make_prompt(where, SOURCE.name, question, category=area)
 
 
 SOURCE = Source(

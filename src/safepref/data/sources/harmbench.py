@@ -1,25 +1,33 @@
-"""HarmBench: the 200 standard behaviours (arXiv 2402.04249). Evaluation only."""
+"""HarmBench: 200 standard and 100 contextual behaviours (arXiv 2402.04249). Evaluation only."""
 
 from __future__ import annotations
 
 from safepref.data.records import Prompt
 from safepref.data.rows import Row, RowError, Where
-from safepref.data.sources.base import Source, make_prompt, text_lines
+from safepref.data.sources.base import Source, column, make_prompt, text_lines
+from safepref.data.sources.categories import mapped
 
 
 def _parse(row: Row, where: Where) -> Prompt | None:
-    """Contextual and copyright behaviours of the whole file need more than a request and are left out."""
-    if row.get("FunctionalCategory", "standard") != "standard":
+    """A contextual behaviour stands behind its context, as in the authors' own runs.
+
+    Copyright behaviours are left out: whether a text was reproduced is checked by hashes, not by a judge.
+    """
+    kind = row.get("FunctionalCategory", "standard")
+    if kind not in ("standard", "contextual"):
         return None
     behavior = row.get("Behavior") or row.get("prompt")
     if behavior is None:
         raise RowError(where, "Behavior", "missing", "give the set in its own columns (Behavior, …)")
-    return make_prompt(where, SOURCE.name, behavior, category=row.get("SemanticCategory"))
+    if kind == "contextual":
+        behavior = f"{column(row, where, 'ContextString')}\n\n---\n\n{behavior}"
+    category = mapped(SOURCE.name, row.get("SemanticCategory"))
+    return make_prompt(where, SOURCE.name, behavior, category=category)
 
 
 SOURCE = Source(
     name="harmbench",
-    title="HarmBench (standard behaviours)",
+    title="HarmBench (without copyright)",
     holds="prompts",
     licence="MIT",
     paper="2402.04249",

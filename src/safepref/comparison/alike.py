@@ -1,0 +1,127 @@
+"""Whether two sides may be compared: the same judge, the same prompts behind equal ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from safepref.comparison.sides import Side
+from safepref.errors import InputError
+from safepref.store import read_json
+
+Row = dict[str, Any]
+
+VERSION = ("fingerprint", "model", "model_sha256", "prompt_sha256", "threshold", "min_mass")
+"""Fields of a judge's card that its verdicts depend on."""
+
+PROMPT = ("mode", "base_id", "attack", "prompt", "question", "choices", "target", "messages")
+"""Fields of a sample that say what was asked."""
+
+SETTINGS = ("model.system", "evaluation.answer_tokens", "evaluation.continuation_tokens")
+"""Recipe keys that change answers beside the model."""
+
+
+def check_prompts(a: Sequence[Row], b: Sequence[Row], names: tuple[str, str]) -> None:
+    """Equal ids must be equal prompts.
+
+    Raises:
+        InputError: the first prompt whose text, choices or attack differ.
+    """
+    asked = {_key(row): row for row in a}
+    for row in b:
+        other = asked.get(_key(row))
+        if other is None:
+            continue
+        for field in PROMPT:
+            first, second = _asked(other, field), _asked(row, field)
+            if field in other and field in row and first != second:
+                raise InputError(
+                    f"{row['suite']} prompt {row['id']!r}: {field} is {_short(first)} in {names[0]} and "
+                    f"{_short(second)} in {names[1]}; evaluate both on the same prompts"
+                )
+
+
+def _asked(row: Row, field: str) -> Any:
+    """A field of the prompt; of a conversation what the user's side of it says.
+
+    A system prompt belongs to what is compared, not to what was asked.
+    """
+    value = row.get(field)
+    if field == "messages" and isinstance(value, list):
+        return [turn for turn in value if not (isinstance(turn, dict) and turn.get("role") == "system")]
+    return value
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["suite"], str(row.get("task", "")), str(row["id"])
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_judges(
+    a: tuple[Side, Sequence[Row]], b: tuple[Side, Sequence[Row]]
+) -> tuple[str | None, list[str]]:
+    """The judge of both sides' verdicts, and what is not known about it, a sentence each.
+
+    Raises:
+        InputError: judges differ, or a judge's version does.
+    """
+    used = [sorted({str(row.get("judge")) for row in rows if row["suite"] == "safety"}) for _, rows in (a, b)]
+    if not used[0] or not used[1]:
+        return None, []
+    if used[0] != used[1] or len(used[0]) > 1:
+        raise InputError(
+            f"{a[0].name} was judged by {', '.join(used[0])} and {b[0].name} by {', '.join(used[1])}; "
+            "evaluate both with one judge"
+        )
+    judge = used[0][0]
+    cards = [_card(side, judge) for side, _ in (a, b)]
+    unknown = [side.name for (side, _), card in zip((a, b), cards, strict=True) if not card]
+    if unknown:
+        return judge, [
+            f"{' and '.join(unknown)}: the version of judge {judge} is not recorded, taken as equal"
+        ]
+    for field in VERSION:
+        first, second = (card.get(field) for card in cards)
+        if first != second:
+            raise InputError(
+                f"judge {judge}: {field} is {_short(first)} in {a[0].name} and {_short(second)} in "
+                f"{b[0].name}; evaluate both with the same version"
+            )
+    return judge, []
+
+
+def _card(side: Side, judge: str) -> Row:
+    """The judge's card in the run's folder; empty where none is."""
+    if side.run is None or not (side.run / "judges.json").exists():
+        return {}
+    cards = read_json(side.run / "judges.json")
+    found = [card for card in cards.values() if isinstance(card, dict) and card.get("judge") == judge]
+    return found[0] if found else {}
+
+
+def setting_notes(a: Side, b: Side) -> list[str]:
+    """Settings that differ between two runs and change answers beside the model, a sentence each."""
+    if a.run is None or b.run is None or a.run == b.run:
+        return []
+    recipes = [_recipe(run / "recipe.yaml") for run in (a.run, b.run)]
+    notes = []
+    for key in SETTINGS:
+        section, _, name = key.partition(".")
+        first, second = ((recipe.get(section) or {}).get(name) for recipe in recipes)
+        if first != second:
+            notes.append(f"{key} is {first!r} in A and {second!r} in B")
+    return notes
+
+
+def _recipe(file: Path) -> Row:
+    if not file.exists():
+        return {}
+    value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return value if isinstance(value, dict) else {}
