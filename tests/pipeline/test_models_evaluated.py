@@ -112,7 +112,7 @@ def test_an_adapter_at_a_strength_is_scored_and_every_answer_kept(source: Path, 
     code, printed, said = command("evaluate", *line, *options(source), "--samples", samples, "--json", target)
     assert (code, printed) == (0, f"{target}\n"), said
     result = read_json(target)
-    assert set(result) == {"schema", "model", "adapter", "strength", "scores", "contamination"}
+    assert set(result) == {"schema", "model", "adapter", "strength", "scores", "contamination", "judges"}
     assert (result["schema"], result["strength"]) == (1, 0.5)
     assert (result["model"], result["adapter"]) == (str(source / "model"), str(source / "adapter"))
     scores = result["scores"]
@@ -191,7 +191,7 @@ def test_several_models_stand_side_by_side(source: Path, tmp_path: Path) -> None
     code, _, said = command("evaluate", *line, *options(source), "--samples", samples, "--json", target)
     assert code == 0, said
     result = read_json(target)
-    assert set(result) == {"schema", "evaluations", "contamination"}
+    assert set(result) == {"schema", "evaluations", "contamination", "judges"}
     assert [one["model"] for one in result["evaluations"]] == names
     assert all(one["adapter"] is None and one["strength"] == 1 for one in result["evaluations"])
     alone = evaluate_models(

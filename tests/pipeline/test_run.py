@@ -206,7 +206,10 @@ def test_another_tools_manifest_is_refused(source: Path, tmp_path: Path) -> None
         ({"data": {"pairs": "hh-rlhf:gone.jsonl"}}, r"data\.pairs: hh-rlhf:gone\.jsonl: no such file"),
         ({"data": {"attacks": ["jailbrake"]}}, r"data\.attacks: .*did you mean 'jailbreak'"),
         ({"evaluation": {"attacks": ["gcg"]}}, r"evaluation\.attacks: attack 'gcg' is not known"),
-        ({"evaluation": {"capability": ["piqa"]}}, r"evaluation\.capability: piqa: no such file"),
+        (
+            {"evaluation": {"capability": ["gone.jsonl"]}},
+            r"evaluation\.capability: gone\.jsonl: no such file",
+        ),
         ({"judges": {"select": "selekt"}}, r"judges\.select: .*did you mean select"),
         ({"model": {"device": "gpu"}}, r"model\.device: device 'gpu' cannot be used here"),
     ],

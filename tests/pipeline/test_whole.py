@@ -36,8 +36,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from safepref.data.starter import load_starter
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Verdict
+from safepref.judges.refusal import THRESHOLD, refusal_probability
 from safepref.judges.registry import load_judge
-from safepref.pipeline.judging import refuses
 from safepref.pipeline.manifest import recipe_of
 from safepref.pipeline.run import run, train
 from safepref.recipe import Recipe, parse_recipe
@@ -125,7 +125,7 @@ def test_the_default_data_are_the_models_own_answers_judged(source: Path, whole:
         # At most a third of the pairs, in weight.
         assert row["weight"] == (1.0 if row["kind"] == "harmful" else 12 / 2 / counts["harmless"])
         if row["kind"] == "harmless":
-            assert not refuses(row["messages"][-1]["content"], own)
+            assert refusal_probability(row["messages"][-1]["content"], own) < THRESHOLD
     examples = read_jsonl(whole / "data" / "examples.jsonl")
     assert len(examples) == counts["general"]
     general = {prompt.text for prompt in load_starter("general", "train")}

@@ -37,7 +37,8 @@ def calibrate(
     write_json(json_path, found)
     card = json_path.with_suffix(".md")
     write_text(card, calibration_card(found))
-    typer.echo(f"{json_path} and {card.name}")
+    _say([f"judge card: {card}"])
+    typer.echo(json_path)
 
 
 @app.command("label")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
+from safepref.pipeline.tasks import Task, tasks_of
 from safepref.progress import console, counted, duration, progress_by_stage, track
 from safepref.recipe import Recipe
 from safepref.report import write_report
@@ -45,26 +45,6 @@ EMBEDDED_ASSETS = (
     "tox-block/encoder.pkl",
     "pyrit/scorer_evals/refusal_scorer/refusal.csv",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A stage that training and evaluation are made of."""
-
-    name: str
-    """As the manifest has it."""
-    point: str
-    """What is trained or scored: base, METHOD or METHOD@STRENGTH."""
-    method: str | None
-    value: float
-    """The strength."""
-    side: str | None
-    """The split that is asked; null trains."""
-
-    @property
-    def needs(self) -> str | None:
-        """The stage that has to be done before."""
-        return None if self.side is None or self.method is None else f"train:{self.method}"
 
 
 class Job:
@@ -329,15 +309,9 @@ class Job:
             write_json(self._scores(f"train-{method.name}"), result.summary)
 
     def tasks(self, *, evaluate: bool = True) -> list[Task]:
-        """The base on the report split; each method trained, reported at 1, and chosen at every strength."""
-        found = [_scored("base", None, 1.0, "report")] if evaluate else []
-        for name in (method.name for method in self.methods):
-            found.append(Task(f"train:{name}", name, name, 1.0, None))
-            if evaluate:
-                found.append(_scored(name, name, 1.0, "report"))
-                strengths = self.recipe.evaluation.strengths if self.recipe.evaluation.choose else ()
-                found += [_scored(f"{name}@{value:g}", name, value, "choose") for value in strengths]
-        return found
+        """What is trained and scored, in order."""
+        section = self.recipe.evaluation
+        return tasks_of(self.methods, section.strengths if section.choose else (), evaluate=evaluate)
 
     def do(self, task: Task) -> None:
         """Train or score."""
@@ -415,7 +389,3 @@ class Job:
     def read_training(self, method: Method) -> dict[str, Any]:
         """The training summary of a method."""
         return dict(read_json(self._scores(f"train-{method.name}")))
-
-
-def _scored(point: str, method: str | None, value: float, side: str) -> Task:
-    return Task(f"evaluate:{side}:{point}", point, method, value, side)

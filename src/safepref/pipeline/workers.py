@@ -26,8 +26,9 @@ from safepref.errors import Interrupted, SafeprefError
 from safepref.hardware import memory_bytes, out_of_memory, take_share, threads, tune_process
 from safepref.judges.registry import is_embedded
 from safepref.models import LoadedModel
-from safepref.pipeline.job import Job, Task
+from safepref.pipeline.job import Job
 from safepref.pipeline.manifest import Manifest
+from safepref.pipeline.tasks import Task
 from safepref.progress import Board, Report, board, relay
 from safepref.recipe import Recipe
 
