@@ -14,8 +14,9 @@ import pytest
 from chat_server import Reply, Request, closed_address, fails, says, serving
 from safepref.errors import InputError
 from safepref.generation.api import ServerError
-from safepref.judges.api import RUBRIC, YES_NO, RubricJudge, YesNoJudge, parse_rubric, rubric_messages
+from safepref.judges.api import RubricJudge, YesNoJudge
 from safepref.judges.base import Exchange, Verdict
+from safepref.judges.chat import RUBRIC, YES_NO, parse_rubric, rubric_messages
 from safepref.judges.guard_server import WORDS_ONLY
 from safepref.judges.registry import load_judge
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_rows import row_tokenizer
 
-from safepref.judges.api import rubric_messages
 from safepref.judges.base import Exchange
+from safepref.judges.chat import rubric_messages
 from safepref.judges.guard_prompt import Frame, messages, neutral, unspelled
 from safepref.judges.guard_table import GUARDS
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tiny_chat import save_chat
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Verdict
@@ -25,7 +28,7 @@ def test_embedded_judges_take_no_target_and_no_options() -> None:
 
 def test_a_rubric_judge_needs_model_and_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    for name in ("rubric", "rubric:gpt", "rubric:@http://x/v1"):
+    for name in ("rubric", "rubric:/no/such/folder", "rubric:@http://x/v1", "rubric:@local"):
         with pytest.raises(InputError, match="rubric"):
             load_judge(name)
     with pytest.raises(InputError, match="no URL"):
@@ -41,6 +44,23 @@ def test_the_environment_or_an_option_can_name_the_server(monkeypatch: pytest.Mo
         load_judge("rubric:m@http://localhost:4/v1", base_url="http://localhost:3/v1").card()["server"],
     ]
     assert [server.removesuffix("/v1")[-1] for server in servers] == ["2", "3", "4"]
+
+
+def test_a_folder_runs_here_and_another_bare_name_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_chat(tmp_path / "a@b")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:2/v1")
+    assert "model_sha256" in load_judge(f"yesno:{folder}").card()
+    assert f"yesno:{folder} runs on this machine" in capsys.readouterr().err
+    assert load_judge("yesno:org/m").card()["server"] == "http://localhost:2/v1"
+    assert "write yesno:org/m@local" in capsys.readouterr().err
+    # What is said in the name is meant, and nothing needs to be said of it.
+    assert "model_sha256" in load_judge(f"yesno:{folder}@local").card()
+    served = load_judge(f"yesno:{folder}@http://me:pw@localhost:4/v1").card()
+    assert served["model"] == str(folder) and "localhost:4" in served["server"]
+    assert load_judge(f"yesno:{folder}", base_url="http://localhost:3/v1").card()["server"].count(":3")
+    assert "otherwise write" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["treshold", "model", "row"])

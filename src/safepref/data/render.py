@@ -155,6 +155,11 @@ class Renderer:
         marks = self._free_marks(messages)
         return self._encode(self._render(messages, marks), marks)
 
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """What `prompt` gives the ids of, as the template writes it. Raises as `prompt` does."""
+        marks = self._free_marks(messages)
+        return self._render(messages, marks).translate({ord(mark): None for mark in marks})
+
     def completion(self, messages: Sequence[Message], completion: str) -> Rendered:
         """Ids of the prompt, and of the answer as the template writes it into a finished conversation.
 

@@ -104,7 +104,12 @@ class LocalEngine:
             InputError: a conversation that the chat template refuses, or more new tokens than the model has
                 positions.
         """
-        prompts = self._prompts(conversations, sampling.max_new_tokens)
+        return self.continued(self._prompts(conversations, sampling.max_new_tokens), sampling, progress)
+
+    def continued(
+        self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, progress: Progress | None = None
+    ) -> list[Completion]:
+        """What the model writes after each of these token ids, which are taken as they are."""
         copies: dict[tuple[int, ...], int] = {}
         for ids in prompts:
             copies[ids] = copies.get(ids, 0) + 1

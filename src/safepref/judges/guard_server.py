@@ -207,7 +207,7 @@ def word_masses(places: Sequence[Any], lead: str, kinds: Sequence[Sequence[str]]
             likely.setdefault(token, float(place["logprob"]))
             found = [0.0 for _ in kinds]
             for top, logprob in likely.items():
-                meant = [i for i, kind in enumerate(words) if _begins(kind, top.strip())]
+                meant = [i for i, kind in enumerate(words) if begins(kind, top.strip())]
                 if len(meant) == 1:
                     found[meant[0]] += math.exp(logprob)
             return tuple(found)
@@ -223,5 +223,6 @@ def logprob_places(reply: Any) -> Sequence[Any]:
         return []
 
 
-def _begins(words: Sequence[str], token: str) -> bool:
+def begins(words: Sequence[str], token: str) -> bool:
+    """Whether a token is how one of the words begins."""
     return bool(token) and any(word.startswith(token) for word in words)

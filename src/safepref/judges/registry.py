@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from safepref.errors import InputError
 from safepref.judges.base import Judge
 from safepref.judges.guard_table import GUARDS
+from safepref.progress import console
 
 
 def _select(_: str, **__: Any) -> Judge:
@@ -90,30 +92,63 @@ def _guard(row: str) -> Callable[..., Judge]:
 
 
 def _served(target: str) -> tuple[str, str]:
-    """Model and address of MODEL@http://HOST/v1; a folder's name may hold an @ of its own."""
-    model, at, url = target.rpartition("@")
-    return (model, url) if at and url.startswith(("http://", "https://")) else (target, "")
+    """Model and address of MODEL@http://HOST/v1; a folder's name and an address may hold an @ too."""
+    parts = re.split(r"@(?=https?://)", target, maxsplit=1)
+    return parts[0], parts[1] if len(parts) > 1 else ""
 
 
 def _chat(kind: str) -> Callable[..., Judge]:
     def make(target: str, /, **options: Any) -> Judge:
-        from safepref.judges.api import ChatJudge, RubricJudge, YesNoJudge
+        from safepref.judges.api import RubricJudge, ServedJudge, YesNoJudge
+        from safepref.judges.chat_local import LocalChatJudge, LocalRubricJudge, LocalYesNoJudge
 
-        model, _, url = target.partition("@")
-        given = str(options.pop("base_url", ""))
-        url = url or given or os.environ.get("OPENAI_BASE_URL", "")
-        if not model or not url:
-            raise InputError(f"judge {kind}: model or server missing; give {kind}:MODEL@http://HOST/v1")
-        judge = {"rubric": RubricJudge, "yesno": YesNoJudge}[kind]
-        _check(kind, options, ChatJudge)
-        return judge(url, model, **options)
+        model, url = _place(kind, target, str(options.pop("base_url", "")))
+        if url:
+            _check(kind, options, ServedJudge)
+            return {"rubric": RubricJudge, "yesno": YesNoJudge}[kind](url, model, **options)
+        _check(kind, options, LocalChatJudge)
+        return {"rubric": LocalRubricJudge, "yesno": LocalYesNoJudge}[kind](model, **options)
 
     return make
 
 
+HERE = "local"
+"""Behind a chat model's @: on this machine."""
+
+
+def _place(kind: str, target: str, given: str) -> tuple[str, str]:
+    """Model and address of a chat judge; no address where it runs on this machine.
+
+    What stands behind the @ decides, then the option `base_url`. A bare name is that of a folder on this
+    machine, else of a model on the server of OPENAI_BASE_URL where that is set, else a hub id, run here. With
+    OPENAI_BASE_URL set, what was taken is said.
+    """
+    model, url = _served(target)
+    folder, known = Path(target).is_dir(), os.environ.get("OPENAI_BASE_URL", "")
+    if not url and not folder and target.endswith(f"@{HERE}"):
+        model = target.removesuffix(f"@{HERE}")
+    elif not url and not folder and "@" in target:
+        raise InputError(
+            f"judge {kind}:{target}: behind the @ stands no URL; give {kind}:MODEL@http://HOST/v1, or "
+            f"{kind}:MODEL@{HERE} for this machine"
+        )
+    elif not url and given:
+        url = given
+    elif not url and model and known:
+        url = "" if folder else known
+        taken = "on this machine, as a folder" if folder else "on the server of OPENAI_BASE_URL"
+        other = "http://HOST/v1" if folder else HERE
+        console().print(f"judge {kind}:{model} runs {taken}; otherwise write {kind}:{model}@{other}")
+    if not model:
+        raise InputError(
+            f"judge {kind}: model missing; give {kind}:MODEL@http://HOST/v1, or {kind}:FOLDER-OR-HUB-ID"
+        )
+    return model, url
+
+
 def _check(name: str, options: dict[str, Any], judge: Callable[..., Judge]) -> None:
     """Refuse options that the judge does not have, or that its name already gives."""
-    known = inspect.signature(judge).parameters.keys() - {"row", "model", "base_url"}
+    known = inspect.signature(judge).parameters.keys() - {"row", "model", "base_url", "loaded"}
     for option in options:
         if option not in known:
             raise InputError(f"judge {name} has no option {option!r}; options: {', '.join(sorted(known))}")
@@ -158,9 +193,9 @@ def load_judge(name: str, **options: Any) -> Judge:
     """The judge of that name.
 
     A guard's name takes a folder or another hub id, `llama-guard-3:PATH`, or a model on an OpenAI-compatible
-    server, `llama-guard-3:MODEL@http://HOST/v1`, as `rubric:` and `yesno:` do. `majority:A,B,C` and `any:A,B`
-    are judges together, `weighted:FILE` and `refusal:FILE` what was fitted on labels. `options` go to guards
-    and chat models (threshold, batch_size, api_key ...).
+    server, `llama-guard-3:MODEL@http://HOST/v1`, as `rubric:` and `yesno:` do (`_place` tells bare names
+    apart). `majority:A,B,C` and `any:A,B` are judges together, `weighted:FILE` and `refusal:FILE` what was
+    fitted on labels. `options` go to guards and chat models (threshold, batch_size, api_key ...).
 
     Raises:
         InputError: unknown name, the nearest one is named; or what follows the colon is missing or not
