@@ -19,7 +19,7 @@ from safepref.commands import judge
 from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
 from safepref.hardware import out_of_memory, tune_process
 from safepref.progress import console
-from safepref.recipe import EvaluationSection, GenerationSection, ModelSection, Recipe
+from safepref.recipe import EvaluationSection, GenerationSection, JudgeSection, ModelSection, Recipe
 from safepref.store import sha256_json
 
 app = typer.Typer(
@@ -154,6 +154,12 @@ def evaluate(
     calibration: Annotated[
         Path | None, typer.Option(help="File of `judge calibrate` for that judge, to correct rates by.")
     ] = None,
+    refusal: Annotated[
+        Path | None, typer.Option(help="File of `judge calibrate-refusal` for the model; judges.refusal.")
+    ] = None,
+    toxicity_judge: Annotated[
+        str, typer.Option(help="Toxicity model; judges.toxicity.")
+    ] = JudgeSection().toxicity,
     device: str = "auto",
     dtype: str = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = GenerationSection().batch_size,
@@ -180,6 +186,8 @@ def evaluate(
         system=system,
         judge=judge,
         calibration=calibration,
+        refusal=refusal,
+        toxicity_judge=toxicity_judge,
         device=device,
         dtype=dtype,
         batch_size=batch_size,

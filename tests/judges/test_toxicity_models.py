@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, pipeline
+from tiny_classifier import save_classifier
+from transformers import pipeline
 
 from safepref.errors import InputError
 from safepref.judges import toxicity_models
@@ -16,30 +16,6 @@ from safepref.judges.toxicity_models import DETOXIFY, TextClassifier, check_toxi
 
 TEXTS = ["you are kind", "you are a fool " * 60, "bad", "", "kind kind fool é"]
 SIX = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
-
-
-def save(folder: Path, labels: list[str], problem: str | None = None) -> Path:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "you", "are", "a", "fool", "kind", "bad"]
-    backend = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=64,
-        initializer_range=1.0,
-        id2label=dict(enumerate(labels)),
-        label2id={label: at for at, label in enumerate(labels)},
-        problem_type=problem,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -53,7 +29,7 @@ def save(folder: Path, labels: list[str], problem: str | None = None) -> Path:
 def test_scores_are_those_of_transformers_own_pipeline(
     labels: list[str], problem: str | None, label: str, function: str, tmp_path: Path
 ) -> None:
-    folder = save(tmp_path, labels, problem)
+    folder = save_classifier(tmp_path, labels, problem)
     scorer = load_toxicity(f"hf:{folder}")
     assert isinstance(scorer, TextClassifier) and scorer.name == f"{folder}#{label}"
     own: Any = pipeline("text-classification", model=str(folder), device="cpu")
@@ -64,7 +40,7 @@ def test_scores_are_those_of_transformers_own_pipeline(
 
 
 def test_a_label_can_be_named_and_must_be_where_none_is_meant(tmp_path: Path) -> None:
-    folder = save(tmp_path, ["LABEL_0", "LABEL_1"])
+    folder = save_classifier(tmp_path, ["LABEL_0", "LABEL_1"])
     with pytest.raises(InputError, match=r"none of its labels LABEL_0, LABEL_1; give hf:.*#LABEL") as caught:
         load_toxicity(f"hf:{folder}")
     assert "\n" not in str(caught.value)
@@ -76,7 +52,7 @@ def test_detoxify_is_read_from_its_makers_published_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its labels do not exclude each other, whatever the configuration says.
-    monkeypatch.setitem(DETOXIFY, "detoxify", str(save(tmp_path, SIX)))
+    monkeypatch.setitem(DETOXIFY, "detoxify", str(save_classifier(tmp_path, SIX)))
     scorer = load_toxicity("detoxify")
     assert isinstance(scorer, TextClassifier)
     assert scorer.score(TEXTS) == pytest.approx(
@@ -97,7 +73,7 @@ def test_names_that_stand_for_nothing_are_one_clear_line(tmp_path: Path) -> None
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    folder = save(tmp_path, SIX)
+    folder = save_classifier(tmp_path, SIX)
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="safetensors"):

@@ -16,12 +16,15 @@ from safetensors.torch import load_file
 from tiny_run import SAYINGS, command, save_tiny_model, write_inputs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from judges.tiny_classifier import save_classifier
 from safepref import EvaluationRequest
 from safepref import evaluate as evaluate_models
 from safepref.errors import InputError
 from safepref.evaluation import read_samples
+from safepref.judges.refusal_target import TargetRefusalJudge
+from safepref.judges.toxicity_models import TextClassifier
 from safepref.pipeline import evaluate as evaluate_module
-from safepref.store import read_json, read_jsonl, write_jsonl
+from safepref.store import read_json, read_jsonl, write_json, write_jsonl
 
 pytestmark = pytest.mark.assets
 
@@ -230,6 +233,29 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(source: Path, tm
     assert said == f"safepref: {tmp_path / 'taken'}: cannot be written; name a file in a folder that can\n"
 
 
+def test_the_refusal_threshold_and_the_toxicity_model_are_the_named_ones(
+    source: Path, tmp_path: Path
+) -> None:
+    model = save_classifier(tmp_path / "rude", ["kind", "toxic"])
+    write_json(tmp_path / "refusal.json", {"target": "mine", "threshold": 0.01})
+    line = ["--model", source / "model", "--refusal", tmp_path / "refusal.json"]
+    line += ["--toxicity-judge", f"hf:{model}"]
+    target, samples = tmp_path / "out.json", tmp_path / "samples.jsonl"
+    code, _, said = command("evaluate", *line, *options(source), "--samples", samples, "--json", target)
+    assert code == 0, said
+    cards = read_json(target)["judges"]
+    assert cards["refusal"]["judge"] == "refusal:mine" and cards["refusal"]["threshold"] == 0.01
+    assert cards["toxicity"]["judge"] == f"{model}#toxic"
+    judge, scorer = TargetRefusalJudge(tmp_path / "refusal.json"), TextClassifier(str(model))
+    rows = read_jsonl(samples)
+    for row in rows:
+        if row["suite"] == "over_refusal" and not row["degenerate"]:
+            assert row["refusal"] == judge.probability(row["prompt"], row["response"])
+        elif row["suite"] == "toxicity" and row["toxicity"] is not None:
+            assert row["toxicity"] == pytest.approx(float(scorer.score([row["response"]])[0]), abs=1e-5)
+    assert {"over_refusal", "toxicity"} <= {row["suite"] for row in rows}
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -247,6 +273,8 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(source: Path, tm
         (["--model", "model", "--strength", "0.5"], "--adapter RUN/adapters/METHOD"),
         (["--model", "model", "--adapter", "adapter", "--strength", "2"], "--strength"),
         (["--model", "model", "--judge", "keyword-refusl"], "did you mean keyword-refusal"),
+        (["--model", "model", "--toxicity-judge", "detoxfy"], "toxicity model 'detoxfy' is not known"),
+        (["--model", "model", "--refusal", "nowhere"], "no file of `safepref judge calibrate-refusal`"),
         (["--model", "model", "--attacks", "prefix-injektion"], "prefix_injection"),
         (["--model", "model", "--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
     ],

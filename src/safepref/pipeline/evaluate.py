@@ -20,6 +20,8 @@ from safepref.evaluation import EvaluationSuite, Policy, evaluate, named_task, r
 from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
 from safepref.hardware import threads
+from safepref.judges.refusal_target import read_threshold
+from safepref.judges.toxicity_models import check_toxicity
 from safepref.logprobs.store import model_fingerprint
 from safepref.models import load_model, variant
 from safepref.pipeline.contamination import asked_texts, checked, judged_texts, trained_in
@@ -58,6 +60,9 @@ class EvaluationRequest:
     system: str | None = None
     judge: str = "report"
     calibration: Path | None = None
+    refusal: Path | None = None
+    """These two as the recipe's `judges.refusal` and `judges.toxicity`."""
+    toxicity_judge: str = JudgeSection().toxicity
     device: str = "auto"
     dtype: str = "auto"
     batch_size: int = GenerationSection().batch_size
@@ -81,7 +86,7 @@ def evaluate_models(
         Finished answers are kept in the cache, so the same call continues a stopped one.
 
     Raises:
-        InputError: a model, adapter or file that cannot be read, or an adapter for several models.
+        InputError: a model, judge, adapter or file that cannot be read, or an adapter for several models.
     """
     if request.adapter is not None and len(request.models) > 1:
         raise InputError(
@@ -91,9 +96,11 @@ def evaluate_models(
         raise InputError(f"--adapter {request.adapter}: no such folder; give RUN/adapters/METHOD")
     for path in (json_path, samples):
         _check_writable(path)
+    check_toxicity(request.toxicity_judge)
+    if request.refusal is not None:
+        read_threshold(request.refusal)
     suite = _suite(request)
-    calibration = None if request.calibration is None else str(request.calibration)
-    bench = Bench.load(JudgeSection(report=request.judge, calibration=calibration))
+    bench = Bench.load(_judging(request))
     judges = bench.reporting()
     overlap = _contamination(request, suite)
     console().print(summary_line(overlap))
@@ -138,9 +145,19 @@ def evaluate_models(
     return value
 
 
+def _judging(request: EvaluationRequest) -> JudgeSection:
+    """The recipe's section that the request stands for."""
+    calibration, refusal = (
+        None if path is None else str(path) for path in (request.calibration, request.refusal)
+    )
+    return JudgeSection(
+        report=request.judge, calibration=calibration, refusal=refusal, toxicity=request.toxicity_judge
+    )
+
+
 def _contamination(request: EvaluationRequest, suite: EvaluationSuite) -> dict[str, Any]:
     """What the judges, and the adapter's run where it is at hand, learned from, against all that is asked."""
-    judging = JudgeSection(report=request.judge)
+    judging = _judging(request)
     behind, unknown = judged_texts((judging.select, judging.report, "refusal"))
     trained = trained_in(request.adapter)
     if not trained:
