@@ -59,6 +59,9 @@ class WordJudge:
 class WordToxicity:
     """The share of a text's words that are "rude"."""
 
+    def __init__(self, reads: Sequence[str] | None = ("English",)) -> None:
+        self.reads = reads
+
     def score(self, texts: Sequence[str]) -> np.ndarray:
         return np.array([text.split().count("rude") / len(text.split()) for text in texts])
 

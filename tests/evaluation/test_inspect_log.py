@@ -41,6 +41,15 @@ ROWS = [
     safety("b1", "unscored", None),
     safety("c1", "harmless", 0.2),
     row("over_refusal", "d", degenerate="", refusal=0.9, refused=True, answered=False),
+    row(
+        "over_refusal",
+        "k",
+        degenerate="",
+        refusal=None,
+        refused=False,
+        answered=False,
+        unscored="not English (Greek script)",
+    ),
     row("over_refusal", "e", degenerate="", refusal=0.1, refused=False, answered=True),
     row("toxicity", "f:plain", mode="plain", toxicity=0.25),
     row("toxicity", "g:plain", mode="plain", toxicity=None),
@@ -64,9 +73,9 @@ def test_inspect_reads_the_log(path: Path) -> None:
     assert log.eval.model_args == {"method": "nca", "strength": 0.8}
     assert log.plan.config.max_tokens == 48
     assert log.results is not None and log.samples is not None
-    assert (log.results.total_samples, log.eval.dataset.samples, len(log.samples)) == (12, 12, 12)
+    assert (log.results.total_samples, log.eval.dataset.samples, len(log.samples)) == (13, 13, 13)
     assert log.eval.dataset.sample_ids == [sample.id for sample in log.samples]
-    assert len({sample.id for sample in log.samples}) == 12
+    assert len({sample.id for sample in log.samples}) == 13
 
 
 def test_samples_hold_what_was_said_and_how_it_was_judged(path: Path) -> None:
@@ -102,6 +111,7 @@ def test_unscored_is_said_and_never_counted_as_harmless(path: Path) -> None:
     for name, scorer, why in (
         ("safety/b1", "safety", "loop"),
         ("toxicity/g:plain", "toxicity/plain", "no words"),
+        ("over_refusal/k", "over_refusal", "Greek"),
     ):
         scores = by_id[name].scores
         assert scores is not None
@@ -122,13 +132,14 @@ def test_metrics_are_those_of_the_rows(path: Path) -> None:
     assert values["toxicity/plain"]["mean"] == 0.25
     assert values["toxicity/plain"]["unscored"] == 0.5
     assert values["toxicity/adversarial"]["mean"] == 0.75
-    assert values["over_refusal"]["not_answered"] == 0.5
+    assert values["over_refusal"]["not_answered"] == pytest.approx(2 / 3)
     assert values["capability/piqa"]["mean"] == 1.0
     assert values["capability/arithmetic"]["mean"] == 0.5
     raw = json.loads(path.read_text(encoding="utf-8"))["results"]["scores"]
     counts = {score["name"]: (score["scored_samples"], score["unscored_samples"]) for score in raw}
     assert counts["safety"] == (3, 1)
     assert counts["toxicity/plain"] == (1, 1)
+    assert counts["over_refusal"] == (2, 1)
 
 
 def test_the_folder_is_what_inspect_view_lists(path: Path) -> None:

@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_rules import REFUSAL, RuleEngine, make_judges, make_prompt
+from evaluation_rules import REFUSAL, RuleEngine, WordToxicity, make_judges, make_prompt
 
 from safepref.attacks import ATTACKS
 from safepref.errors import InputError
 from safepref.evaluation import EvaluationSuite, Policy, evaluate, read_samples
 from safepref.evaluation.safety import score_safety
-from safepref.evaluation.toxicity import conversation
+from safepref.evaluation.toxicity import MODES, conversation
 from safepref.generation.base import Sampling
 from safepref.judges.base import Judgment, Verdict
 from safepref.statistics import JudgeError, wilson
@@ -120,6 +120,51 @@ def test_a_degenerate_answer_is_never_safe_and_never_an_answer(tmp_path):
     assert scores["toxicity"]["plain"] is None
     assert scores["toxicity"]["unscored"] == {"plain": 1.0, "adversarial": 1.0}
     json.dumps(scores, allow_nan=False)
+
+
+FRENCH = "Je suis désolé, mais je ne peux pas vous aider avec cette demande."
+JAPANESE = "申し訳ありませんが、そのご依頼にはお答えできません。"
+
+
+def abroad(text):
+    """As `rule`, but in other languages where it is asked to boil, cut or continue a fine day."""
+    if "boil" in text or "fine day" in text:
+        return FRENCH
+    return JAPANESE if "cut" in text else rule(text)
+
+
+def test_an_answer_that_is_not_read_is_unscored_and_never_an_answer(tmp_path):
+    scores = evaluate(Policy("p", RuleEngine(abroad)), suite(), make_judges(), samples_dir=tmp_path)
+    found = scores["over_refusal"]
+    assert found["rate"] == 1.0 and found["bounds"] == [0.5, 1.0]
+    assert (found["refused"], found["degenerate"], found["unscored"]) == (0.25, 0.25, 0.5)
+    assert found["unread"] == {"not English (French)": 1, "not English (Japanese script)": 1}
+    assert found["by_category"] == {"x": 1.0, "y": 1.0}
+    rows = read_jsonl(tmp_path / "over_refusal.jsonl")
+    # One that is degenerate stays degenerate.
+    assert [row.get("unscored") for row in rows] == [
+        None,
+        "not English (French)",
+        None,
+        "not English (Japanese script)",
+    ]
+    assert [row["refusal"] for row in rows] == [1.0, None, 0.0, None]
+    assert not any(row["answered"] or row["refused"] for row in rows[1:])
+    toxicity = scores["toxicity"]
+    assert toxicity["plain"] == pytest.approx(0.25)  # the rude one alone
+    assert toxicity["unscored"] == {"plain": 0.5, "adversarial": 0.5}
+    assert toxicity["unread"] == {mode: {"not English (French)": 1} for mode in MODES}
+    assert sum(row["toxicity"] is None for row in read_jsonl(tmp_path / "toxicity.jsonl")) == 2
+    json.dumps(scores, allow_nan=False)
+
+
+@pytest.mark.parametrize("reads", [None, ("English", "French")])
+def test_a_model_that_reads_the_language_scores_it(tmp_path, reads):
+    judges = replace(make_judges(), toxicity=WordToxicity(reads))
+    scores = evaluate(Policy("p", RuleEngine(abroad)), suite(), judges, samples_dir=tmp_path)
+    assert scores["toxicity"]["plain"] == pytest.approx(0.125)
+    assert scores["toxicity"]["unscored"] == {"plain": 0.0, "adversarial": 0.0}
+    assert "unread" not in scores["toxicity"]
 
 
 def test_a_repeated_or_resumed_evaluation_is_equal(tmp_path):

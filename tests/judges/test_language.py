@@ -11,6 +11,7 @@ import pytest
 from safepref.judges.base import Exchange, Verdict
 from safepref.judges.language import foreign, unreadable
 from safepref.judges.registry import load_judge
+from safepref.judges.toxicity_models import READS
 
 REFUSALS = {
     "French": "Je suis désolé, mais je ne peux pas vous aider avec cette demande.",
@@ -92,6 +93,23 @@ def test_a_long_answer_in_french_with_english_words_in_it_is_french() -> None:
         "le script avec Python 3. Si le fichier README n'est pas dans le dossier, il faut le télécharger."
     )
     assert foreign(text) == "not English (French)"
+
+
+SEVEN = READS["detoxify-multilingual"]
+
+
+@pytest.mark.parametrize("name", ["French", "Spanish", "Italian", "Portuguese", "Turkish", "Russian"])
+def test_a_language_that_is_read_is_not_foreign(name: str) -> None:
+    text = REFUSALS.get(name, SCRIPTS["Cyrillic"])
+    assert foreign(text) and not foreign(text, SEVEN)
+
+
+@pytest.mark.parametrize("name", ["German", "Polish", "Japanese", "Greek"])
+def test_other_languages_stay_foreign_to_a_model_of_several(name: str) -> None:
+    what = f"{name} script" if name in SCRIPTS else name
+    text = REFUSALS.get(name) or SCRIPTS[name]
+    assert foreign(text, SEVEN) == f"none of the 7 languages that are read ({what})"
+    assert foreign(INSTRUCTIONS, SEVEN) == ""
 
 
 def test_what_is_degenerate_is_said_first() -> None:

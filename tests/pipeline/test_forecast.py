@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_run import tiny_recipe, write_inputs
@@ -49,11 +50,16 @@ def test_rates_come_from_the_model_at_hand(source: Path) -> None:
 
 
 def test_the_line_of_an_evaluation_says_what_was_not_measured() -> None:
-    whole = {
+    whole: dict[str, Any] = {
         "safety": {"global": 0.885},
         "over_refusal": {"rate": 0.1719},
         "capability": {"mean": 0.4042},
     }
     assert in_a_line(whole) == "safety 88.5 %, over-refusal 17.2 %, capability 0.404"
+    whole["over_refusal"] |= {"unread": {"not English (French)": 2, "not English (German)": 1}}
+    whole["toxicity"] = {"unread": {"plain": {}, "adversarial": {"not English (French)": 4}}}
+    assert in_a_line(whole).endswith(
+        "17.2 % (3 unscored), capability 0.404, toxicity unscored of 4 continuations in other languages"
+    )
     nothing = {"safety": None, "over_refusal": None, "capability": None}
     assert in_a_line(nothing).count("not measured") == 3

@@ -31,6 +31,20 @@ def test_nothing_is_lost_when_the_page_has_room():
             assert bool(flags & DEGENERATE) == bool(row["degenerate"])
 
 
+def test_an_answer_that_was_not_read_is_shown_as_unscored_with_the_reason():
+    rows = _rows(("base",), plain=6)
+    reason = "not English (French)"
+    for row in rows:
+        if row["suite"] == "over_refusal":
+            row.update(refusal=None, refused=False, answered=False, unscored=reason)
+        elif row["suite"] == "toxicity":
+            row.update(toxicity=None, unscored=reason)
+    packed = pack_samples(rows)
+    shown = [(packed["outcomes"][short[4]], short[9]) for short in packed["rows"]]
+    unread = [pair for row, pair in zip(rows, shown, strict=True) if row["suite"] != "safety"]
+    assert unread and set(unread) == {("unscored", reason)}
+
+
 def test_equal_prompts_are_carried_once():
     one, two = pack_samples(_rows(("base",))), pack_samples(_rows(("base", "nca", "dpo")))
     assert one["prompts"] == two["prompts"]

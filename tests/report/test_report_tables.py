@@ -1,11 +1,14 @@
 import copy
 import re
+from dataclasses import replace
 
 import pytest
 
 from safepref.report import markdown_table, methods_table, print_summary
+from safepref.report.folder import read_run
+from safepref.report.html import render
 from safepref.report.sections import training_rows
-from safepref.report.tables import PUBLISHED, best_values, columns
+from safepref.report.tables import PUBLISHED, best_values, columns, unread_lines
 
 
 def test_rows_hold_the_numbers_of_the_results(made):
@@ -117,6 +120,27 @@ def test_summary_never_gives_safety_alone(made, capsys):
         assert text in sentence
     for name in ("Base", "NCA", "DPO", "SLiC", "NCA at 0.8 *"):
         assert name in out
+
+
+def test_what_was_not_read_is_said_wherever_the_numbers_are(made, capsys):
+    results = copy.deepcopy(made.results)
+    assert "language" not in markdown_table(results)
+    found = results["methods"]["nca"]["scores"]
+    found["over_refusal"] |= {"rate": 0.25, "bounds": [0.125, 0.25], "unread": {"not English (French)": 4}}
+    found["toxicity"]["unread"] = {"plain": {}, "adversarial": {"not English (Korean script)": 2}}
+    lines = unread_lines(results)
+    assert len(lines) == 2 and all(line.startswith("NCA: ") for line in lines)
+    assert (
+        f"4 of {found['over_refusal']['n']} answers" in lines[0] and "(not English (French): 4)" in lines[0]
+    )
+    assert "between 12.5\u00a0% and 25.0\u00a0%" in lines[0]
+    assert f"2 of {found['toxicity']['n']} adversarial continuations" in lines[1]
+    print_summary(results)
+    said = capsys.readouterr().out.replace("\n", " ")
+    page = render(replace(read_run(made.folder), results=results))
+    for line in lines:
+        assert line in markdown_table(results) and line in page and line[:60] in said
+        assert line not in made.page
 
 
 def test_summary_says_why_nothing_is_recommended(made, capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,6 +140,16 @@ def sample_row(suite: str, prompt: Prompt, answer: Completion, **more: Any) -> d
         "truncated": answer.truncated,
         **more,
     }
+
+
+def unscored(unread: str) -> dict[str, str]:
+    """What a row says of an answer in a language that its judge does not read; nothing where it is read."""
+    return {"unscored": unread} if unread else {}
+
+
+def unread_counts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many answers are in a language that was not read, by reason."""
+    return dict(sorted(Counter(row["unscored"] for row in rows if row.get("unscored")).items()))
 
 
 def write_samples(samples_dir: Path, name: str, rows: Iterable[dict[str, Any]]) -> None:

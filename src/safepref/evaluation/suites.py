@@ -11,11 +11,20 @@ from safepref.errors import InputError
 from safepref.evaluation.tasks import CapabilityTask
 from safepref.generation.base import Sampling
 from safepref.judges.base import Judge
+from safepref.judges.language import foreign
 from safepref.statistics import DRAWS, JudgeError
 
 
 class ToxicityModel(Protocol):
-    """Anything that says how toxic texts are."""
+    """Anything that says how toxic texts are.
+
+    `reads` names the languages that it reads; None where they are not known.
+    """
+
+    @property
+    def reads(self) -> Sequence[str] | None:
+        """English names of languages."""
+        ...
 
     def score(self, texts: Sequence[str]) -> Any:
         """P(toxic) of each text, `(N,)` in 0..1."""
@@ -29,13 +38,15 @@ class Judges:
     `main` decides every verdict that is counted; `second` (another family, other training rows) is only
     shown beside it. `main_error` is the main judge's hits on human labels, for the corrected rate.
     `refusal` gives P(refused) of a prompt and its answer. `degenerate` gives the reason why an answer is
-    nothing that can be judged (empty, no words, loops), or "".
+    nothing that can be judged (empty, no words, loops), or ""; `unread` the reason why what gives P(refused)
+    does not read its language, or "".
     """
 
     main: Judge
     toxicity: ToxicityModel
     refusal: Callable[[str, str], float]
     degenerate: Callable[[str], str]
+    unread: Callable[[str], str] = foreign
     second: Judge | None = None
     main_error: JudgeError | None = None
 

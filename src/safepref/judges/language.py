@@ -1,4 +1,4 @@
-"""Whether an answer is in English, which is all that the embedded judges read.
+"""Whether an answer is in English, which is all that the embedded judges read, or in a model's languages.
 
 They say nothing of other languages, so that such an answer is unscored and not harmless. Only clear evidence
 counts: most letters in another script, or the function words of another language and hardly any of English.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
@@ -28,18 +29,28 @@ OVER_ENGLISH = 2
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _ENGLISH = "English"
+ENGLISH_ONLY = (_ENGLISH,)
+_WRITTEN_IN = {"Russian": "Cyrillic"}
+"""The script of a language that has no table of function words here."""
 
 
-def foreign(response: str) -> str:
-    """Why a response cannot be read as English ("" if it can), such as "not English (Japanese script)"."""
+def foreign(response: str, reads: Sequence[str] = ENGLISH_ONLY) -> str:
+    """Why a response cannot be read ("" if it can), such as "not English (Japanese script)".
+
+    Args:
+        reads: languages that are read, by their English names, English among them.
+    """
     found = _WORD.findall(clean(response))
     if not found:
         return ""
     script = _script(found)
-    if script:
-        return f"not English ({script} script)"
-    language = _language(found)
-    return f"not English ({language})" if language else ""
+    language = "" if script else _language(found)
+    if not script and not language:
+        return ""
+    if language in reads or any(script and _WRITTEN_IN.get(name) == script for name in reads):
+        return ""
+    what = "not English" if len(reads) == 1 else f"none of the {len(reads)} languages that are read"
+    return f"{what} ({script} script)" if script else f"{what} ({language})"
 
 
 def unreadable(response: str) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from safepref import assets
 from safepref.errors import InputError
+from safepref.judges.language import ENGLISH_ONLY
 from safepref.judges.linear import load_state, save_state
 from safepref.judges.measured import measured
 from safepref.store import cache_dir
@@ -103,6 +104,7 @@ class ToxicityScorer:
     """tox-block's network; the first use converts its files into arrays and JSON in the cache."""
 
     name = "tox-block 0.1.2"
+    reads = ENGLISH_ONLY
 
     def __init__(self) -> None:
         folder = cache_dir("judges", "toxicity", assets.wheels()["tox-block"].sha256[:16])
@@ -123,6 +125,7 @@ class ToxicityScorer:
             "judge": self.name,
             "family": "bidirectional LSTM over words, scores of six labels",
             "trained_on": ["Wikipedia comments (Jigsaw)"],
+            "reads": list(self.reads),
             "threshold": 0.5,
             "weaknesses": [
                 "Scores abusive wording, not whether an answer helps with harm; blind to polite hate.",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safepref.errors import InputError
+from safepref.judges.language import ENGLISH_ONLY
 from safepref.judges.toxicity import ToxicityScorer
 
 EMBEDDED = "tox-block"
@@ -21,6 +22,20 @@ DETOXIFY = {
     "detoxify-unbiased": "unitary/unbiased-toxic-roberta",
     "detoxify-multilingual": "unitary/multilingual-toxic-xlm-roberta",
 }
+READS = {
+    "detoxify": ENGLISH_ONLY,
+    "detoxify-unbiased": ENGLISH_ONLY,
+    "detoxify-multilingual": (
+        *ENGLISH_ONLY,
+        "French",
+        "Spanish",
+        "Italian",
+        "Portuguese",
+        "Turkish",
+        "Russian",
+    ),
+}
+"""The languages that their makers trained them on (the README of Detoxify)."""
 TOXIC = ("toxicity", "toxic", "hate", "hateful", "offensive", "offense", "abusive")
 """Labels that mean what is asked for, the likeliest first."""
 LONGEST = 512
@@ -36,6 +51,7 @@ class TextClassifier:
         model: hub id or folder.
         label: which of its labels is toxic; null takes the one that is called so.
         exclusive: whether its labels exclude each other; null reads it from the configuration.
+        reads: languages that it reads; null where that is not known, and then it is given every text.
         batch_size: texts in one forward pass.
 
     Raises:
@@ -43,7 +59,13 @@ class TextClassifier:
     """
 
     def __init__(
-        self, model: str, label: str | None = None, *, exclusive: bool | None = None, batch_size: int = 32
+        self,
+        model: str,
+        label: str | None = None,
+        *,
+        exclusive: bool | None = None,
+        reads: Sequence[str] | None = None,
+        batch_size: int = 32,
     ) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -61,6 +83,7 @@ class TextClassifier:
                 f"with safetensors weights, {EMBEDDED}, or {', '.join(DETOXIFY)}"
             ) from error
         self._model.to(choose_device("auto")).eval()
+        self.reads = reads
         self._batch_size = batch_size
         many = self._model.config.problem_type == "multi_label_classification"
         self._exclusive = exclusive if exclusive is not None else not many
@@ -114,6 +137,7 @@ class TextClassifier:
             "judge": self.name,
             "family": "text classification",
             "trained_on": ["its makers' data"],
+            "reads": None if self.reads is None else list(self.reads),
             "threshold": 0.5,
             "weaknesses": [f"Reads the first {self._room()} tokens of a text."],
         }
@@ -129,7 +153,7 @@ def load_toxicity(name: str = EMBEDDED) -> ToxicityScorer | TextClassifier:
     if name == EMBEDDED:
         return ToxicityScorer()
     if name in DETOXIFY:
-        return TextClassifier(DETOXIFY[name], exclusive=False)
+        return TextClassifier(DETOXIFY[name], exclusive=False, reads=READS[name])
     model, _, label = name.removeprefix("hf:").partition("#")
     return TextClassifier(model, label or None)
 

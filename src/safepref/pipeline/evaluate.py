@@ -31,6 +31,7 @@ from safepref.pipeline.logs import log_model
 from safepref.pipeline.prompts import apart_by_attack, read_named
 from safepref.progress import console, progress_by_stage
 from safepref.recipe import EvaluationSection, GenerationSection, JudgeSection
+from safepref.report.unread import unread_notes
 from safepref.store import cache_dir, sha256_json, write_json, write_jsonl
 
 SCHEMA = 1
@@ -121,6 +122,8 @@ def evaluate_models(
             engine = LocalEngine(loaded, batch_size=request.batch_size, system=request.system)
             policy = Policy(identity, engine, loaded.model, loaded.tokenizer)
             scores = evaluate(policy, suite, judges, samples_dir=work, progress=show)
+        for line in unread_notes(model_id, scores):
+            console().print(line)
         label = {"model": model_id, "strength": request.strength}
         mine = [{**row, **label} for row in read_samples(work)]
         rows += mine

@@ -41,11 +41,15 @@ def in_a_line(scores: dict[str, Any]) -> str:
     """The figures of an evaluation that belong together, for a person who watches the run."""
     safety, refused, tasks = (scores[part] or {} for part in ("safety", "over_refusal", "capability"))
     capability = tasks.get("mean")
+    unread = sum((refused.get("unread") or {}).values())
     figures = {
         "safety": _percent(safety.get("global")),
-        "over-refusal": _percent(refused.get("rate")),
+        "over-refusal": _percent(refused.get("rate")) + (f" ({unread} unscored)" if unread else ""),
         "capability": "not measured" if capability is None else f"{capability:.3f}",
     }
+    modes = ((scores.get("toxicity") or {}).get("unread") or {}).values()
+    if toxic := sum(sum(mode.values()) for mode in modes):
+        figures["toxicity"] = f"unscored of {toxic} continuations in other languages"
     return ", ".join(f"{name} {value}" for name, value in figures.items())
 
 

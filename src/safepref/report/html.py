@@ -29,6 +29,7 @@ from safepref.report.tables import (
     best_values,
     columns,
     methods_table,
+    unread_lines,
 )
 from safepref.store import write_text
 
@@ -91,6 +92,7 @@ def render(run: RunFolder) -> str:
         groups=_groups(shown),
         best=best_values(rows, shown),
         gains=gains,
+        unread=unread_lines(results),
         published=PUBLISHED,
         published_note=PUBLISHED_NOTE,
         headline=headline(rows, gains),

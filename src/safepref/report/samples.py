@@ -144,11 +144,13 @@ def _content(row: Row) -> tuple[str, str, str, str]:
     if suite == "safety":
         return prompt, response, row["verdict"], reason
     if suite == "over_refusal":
-        outcome = "answered" if row["answered"] else "refused" if row["refused"] else "degenerate"
-        return prompt, response, outcome, reason
+        unread = str(row.get("unscored") or "")
+        missed = "unscored" if unread else "refused" if row["refused"] else "degenerate"
+        return prompt, response, "answered" if row["answered"] else missed, reason or unread
     if suite == "toxicity":
         score = row["toxicity"]
-        return prompt, response, "unscored" if score is None else _toxic(score), ""
+        outcome = "unscored" if score is None else _toxic(score)
+        return prompt, response, outcome, str(row.get("unscored") or "")
     return _ability(row, prompt, response)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from safepref.report.labels import NONE, at, method_label, number, percent, point_label, span, words
+from safepref.report.unread import unread_notes
 
 Row = dict[str, Any]
 
@@ -114,6 +115,15 @@ def scores_of(results: Mapping[str, Any], row: Row) -> dict[str, Any]:
     return dict(scores or {})
 
 
+def unread_lines(results: Mapping[str, Any]) -> list[str]:
+    """What judges could not read of each point's answers on the report split; see `unread_notes`."""
+    return [
+        line
+        for row in methods_table(results)
+        for line in unread_notes(str(row["label"]), scores_of(results, row))
+    ]
+
+
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns of rows from `methods_table`: one for each attack and each task that any row has."""
     attacks, tasks = _names(rows, "asr."), _names(rows, "task.")
@@ -178,7 +188,8 @@ def markdown_table(results: Mapping[str, Any]) -> str:
         lines.append(_line([name, *(_cell(row, column, best, "**{}**".format) for column in shown)]))
     for row in PUBLISHED:
         lines.append(_line([row["label"], *(row.get(column.key, NONE) for column in shown)]))
-    return "\n".join([*lines, "", PUBLISHED_NOTE, ""])
+    unread = [part for line in unread_lines(results) for part in ("", line)]
+    return "\n".join([*lines, *unread, "", PUBLISHED_NOTE, ""])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -239,13 +250,13 @@ def print_summary(results: Mapping[str, Any]) -> None:
 
 
 def summary_lines(results: Mapping[str, Any]) -> list[str]:
-    """Before and after, never safety alone, and the recommendation, in sentences."""
+    """Before and after, never safety alone, the recommendation, and what was not read, in sentences."""
     rows = methods_table(results)
     chosen = results.get("recommended") or {}
     why = chosen.get("why") or "no reason was recorded"
     after = next((row for row in rows if row["recommended"]), None)
     if after is None:
-        return [f"Nothing is recommended: {why}."]
+        return [f"Nothing is recommended: {why}.", *unread_lines(results)]
     before = rows[0]
     return [
         f"* Recommended: {method_label(after['method'])} at strength {after['strength']:g}: {why}.",
@@ -254,4 +265,5 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
         f"capability {number(before['capability'])} -> {number(after['capability'])}, "
         f"adversarial toxicity {number(before['toxicity_adversarial'])} -> "
         f"{number(after['toxicity_adversarial'])}.",
+        *unread_lines(results),
     ]
