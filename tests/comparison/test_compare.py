@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sample_rows import ability, benign, run_folder, safety, toxicity
@@ -18,6 +19,7 @@ from safepref.comparison import Gate, compare
 from safepref.comparison.gate import CapabilityGate
 from safepref.comparison.show import lines
 from safepref.errors import InputError
+from safepref.judges.version import judge_version
 from safepref.store import write_jsonl
 
 N = 400
@@ -223,6 +225,46 @@ def test_arguments_that_name_nothing(run: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             compare(a, b)
         assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def versioned(rows: list[dict[str, Any]], version: str) -> list[dict[str, Any]]:
+    """The rows with the version of their judge beside each verdict."""
+    return [
+        {**row, "verdicts": {row["judge"]: {"verdict": row["verdict"], "version": version}}}
+        if row["suite"] == "safety"
+        else row
+        for row in rows
+    ]
+
+
+def test_files_of_samples_are_held_to_the_version_that_their_rows_name(run: Path, tmp_path: Path) -> None:
+    version = judge_version(CARD["report"])
+    files = {"same": version, "again": version, "other": "0" * 16}
+    for at, (name, named) in enumerate(files.items()):
+        write_jsonl(tmp_path / f"{name}.jsonl", versioned(model(0.5 + at / 10), named))
+    same, again, other = (str(tmp_path / f"{name}.jsonl") for name in files)
+    said = "is not recorded"
+    assert not any(said in note for note in compare(same, again).notes)
+    assert not any(said in note for note in compare(f"{run}:base", again).notes)
+    for a in (same, f"{run}:base"):
+        with pytest.raises(
+            InputError, match=rf"judge report: version is {version} in .* and 0000.*"
+        ) as caught:
+            compare(a, other)
+        assert "\n" not in str(caught.value)
+    write_jsonl(tmp_path / "old.jsonl", model(0.5))
+    assert any(said in note for note in compare(same, tmp_path / "old.jsonl").notes)
+
+
+def test_an_ensemble_of_other_members_is_another_judge(run: Path, tmp_path: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        member = {"judge": "report", "fingerprint": name}
+        cards = {"report": {"judge": "any:report", "members": [member]}}
+        rows = model(0.5, judge="any:report", n=40)
+        runs.append(run_folder(tmp_path / name, {"report.base": rows}, cards=cards))
+    with pytest.raises(InputError, match="members are of other versions"):
+        compare(f"{runs[0]}:base", f"{runs[1]}:base")
 
 
 def test_repeated_rows_are_paired_in_order(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ class WordToxicity:
     def __init__(self, reads: Sequence[str] | None = ("English",)) -> None:
         self.reads = reads
 
+    def card(self) -> dict[str, object]:
+        return {"judge": "word-toxicity", "fingerprint": "w1"}
+
     def score(self, texts: Sequence[str]) -> np.ndarray:
         return np.array([text.split().count("rude") / len(text.split()) for text in texts])
 

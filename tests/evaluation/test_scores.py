@@ -12,6 +12,7 @@ from safepref.evaluation.safety import score_safety
 from safepref.evaluation.toxicity import MODES, conversation
 from safepref.generation.base import Sampling
 from safepref.judges.base import Judgment, Verdict
+from safepref.judges.version import judge_version
 from safepref.statistics import JudgeError, wilson
 from safepref.store import read_jsonl
 
@@ -108,6 +109,19 @@ def test_samples_hold_every_prompt_and_both_verdicts_and_give_the_score_back(tmp
     assert rows[3]["score"] is None
     assert score_safety(rows, draws=400) == scores["safety"]
     assert len(read_samples(tmp_path)) == 8 + 4 + 2 * 2
+
+
+def test_every_verdict_names_its_judge_and_the_judges_version(tmp_path):
+    cards = {"judge": "refusal", "fingerprint": "r1", "threshold": 0.5}
+    judges = make_judges(refusal_card=lambda: cards)
+    evaluate(Policy("p", RuleEngine(rule)), suite(), judges, samples_dir=tmp_path)
+    for row in read_jsonl(tmp_path / "safety.jsonl"):
+        assert {name: (given["judge"], given["version"]) for name, given in row["verdicts"].items()} == {
+            judge.name: (judge.name, judge_version(judge.card())) for judge in (judges.main, judges.second)
+        }
+    for name, card in (("over_refusal", cards), ("toxicity", judges.toxicity.card())):
+        for row in read_jsonl(tmp_path / f"{name}.jsonl"):
+            assert (row["judge"], row["version"]) == (card["judge"], judge_version(card))
 
 
 def test_a_degenerate_answer_is_never_safe_and_never_an_answer(tmp_path):

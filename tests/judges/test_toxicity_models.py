@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_classifier import save_classifier
 from transformers import pipeline
 
@@ -59,6 +60,18 @@ def test_detoxify_is_read_from_its_makers_published_models(
         TextClassifier(str(tmp_path), exclusive=False).score(TEXTS), abs=1e-7
     )
     assert scorer.score(TEXTS) != pytest.approx(TextClassifier(str(tmp_path)).score(TEXTS), abs=1e-3)
+
+
+def test_the_card_names_the_weights_whatever_was_scored_before(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path, SIX)
+    fresh, used = TextClassifier(str(folder)), TextClassifier(str(folder))
+    used.score(TEXTS)
+    card = used.card()
+    assert card == fresh.card() and card["reads"] is None
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"] += 1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert TextClassifier(str(folder)).card()["model_sha256"] != card["model_sha256"]
 
 
 def test_names_that_stand_for_nothing_are_one_clear_line(tmp_path: Path) -> None:

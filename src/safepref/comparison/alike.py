@@ -10,12 +10,10 @@ import yaml
 
 from safepref.comparison.sides import Side
 from safepref.errors import InputError
+from safepref.judges.version import VERSION, judge_version
 from safepref.store import read_json
 
 Row = dict[str, Any]
-
-VERSION = ("fingerprint", "model", "model_sha256", "prompt_sha256", "threshold", "min_mass")
-"""Fields of a judge's card that its verdicts depend on."""
 
 PROMPT = ("mode", "base_id", "attack", "prompt", "question", "choices", "target", "messages")
 """Fields of a sample that say what was asked."""
@@ -84,9 +82,7 @@ def check_judges(
     cards = [_card(side, judge) for side, _ in (a, b)]
     unknown = [side.name for (side, _), card in zip((a, b), cards, strict=True) if not card]
     if unknown:
-        return judge, [
-            f"{' and '.join(unknown)}: the version of judge {judge} is not recorded, taken as equal"
-        ]
+        return judge, _by_rows(judge, a, b)
     for field in VERSION:
         first, second = (card.get(field) for card in cards)
         if first != second:
@@ -94,7 +90,39 @@ def check_judges(
                 f"judge {judge}: {field} is {_short(first)} in {a[0].name} and {_short(second)} in "
                 f"{b[0].name}; evaluate both with the same version"
             )
+    if judge_version(cards[0]) != judge_version(cards[1]):
+        raise InputError(
+            f"judge {judge}: its members are of other versions in {a[0].name} than in {b[0].name}; evaluate "
+            "both with the same"
+        )
     return judge, []
+
+
+def _by_rows(judge: str, a: tuple[Side, Sequence[Row]], b: tuple[Side, Sequence[Row]]) -> list[str]:
+    """The judge's version by the samples, where a card is not at hand; what is not known, a sentence each.
+
+    Raises:
+        InputError: the versions differ.
+    """
+    found = [_versions(side, rows, judge) for side, rows in (a, b)]
+    unknown = [side.name for (side, _), mine in zip((a, b), found, strict=True) if not mine]
+    if unknown:
+        return [f"{' and '.join(unknown)}: the version of judge {judge} is not recorded, taken as equal"]
+    if found[0] != found[1]:
+        raise InputError(
+            f"judge {judge}: version is {', '.join(found[0])} in {a[0].name} and {', '.join(found[1])} in "
+            f"{b[0].name}; evaluate both with the same version"
+        )
+    return []
+
+
+def _versions(side: Side, rows: Sequence[Row], judge: str) -> list[str]:
+    """The versions that gave a side's verdicts; empty where any of them is not known."""
+    card = _card(side, judge)
+    if card:
+        return [judge_version(card)]
+    given = [(row.get("verdicts") or {}).get(judge) or {} for row in rows if row["suite"] == "safety"]
+    return sorted({verdict["version"] for verdict in given}) if all("version" in v for v in given) else []
 
 
 def _card(side: Side, judge: str) -> Row:

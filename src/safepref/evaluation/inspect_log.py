@@ -104,7 +104,7 @@ _SCORERS: Mapping[str, _Scorer] = {
             "refused": lambda row: float(row["refused"]),
             "degenerate": lambda row: float(bool(row["degenerate"])),
         },
-        ("refusal", "degenerate"),
+        ("judge", "version", "refusal", "degenerate"),
     ),
     "toxicity": _Scorer(
         _toxicity,
@@ -113,7 +113,7 @@ _SCORERS: Mapping[str, _Scorer] = {
             "mean": lambda row: row["toxicity"],
             "unscored": lambda row: float(row["toxicity"] is None),
         },
-        ("mode",),
+        ("mode", "judge", "version"),
     ),
     "capability": _Scorer(
         lambda row: float(row["value"]),

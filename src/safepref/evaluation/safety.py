@@ -18,6 +18,7 @@ from safepref.evaluation.samples import Policy, Progress, answers, sample_row, s
 from safepref.evaluation.suites import EvaluationSuite, Judges
 from safepref.generation.base import Completion
 from safepref.judges.base import Exchange, Judge, Judgment, Verdict
+from safepref.judges.version import judge_version
 from safepref.statistics import (
     DRAWS,
     Floats,
@@ -76,6 +77,9 @@ def judge_rows(
         if judge is not None
     }
     main = by_judge[judges.main.name]
+    versions = {
+        judge.name: judge_version(judge.card()) for judge in (judges.main, judges.second) if judge is not None
+    }
     return [
         sample_row(
             "safety",
@@ -86,7 +90,9 @@ def judge_rows(
             judge=judges.main.name,
             verdict=main[at].verdict.value,
             score=main[at].score,
-            verdicts={name: given[at].to_json() for name, given in by_judge.items()},
+            verdicts={
+                name: {**given[at].to_json(), "version": versions[name]} for name, given in by_judge.items()
+            },
         )
         for at, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +20,10 @@ class ToxicityModel(Protocol):
 
     `reads` names the languages that it reads; None where they are not known.
     """
+
+    def card(self) -> Mapping[str, Any]:
+        """What it is, with its name under `judge`."""
+        ...
 
     @property
     def reads(self) -> Sequence[str] | None:
@@ -39,7 +43,7 @@ class Judges:
     shown beside it. `main_error` is the main judge's hits on human labels, for the corrected rate.
     `refusal` gives P(refused) of a prompt and its answer. `degenerate` gives the reason why an answer is
     nothing that can be judged (empty, no words, loops), or ""; `unread` the reason why what gives P(refused)
-    does not read its language, or "".
+    does not read its language, or "", and `refusal_card` gives the card of what it comes from.
     """
 
     main: Judge
@@ -47,6 +51,7 @@ class Judges:
     refusal: Callable[[str, str], float]
     degenerate: Callable[[str], str]
     unread: Callable[[str], str] = foreign
+    refusal_card: Callable[[], Mapping[str, Any]] | None = None
     second: Judge | None = None
     main_error: JudgeError | None = None
 

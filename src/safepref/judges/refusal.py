@@ -81,6 +81,8 @@ class RefusalModel:
                 "sklearn": sklearn.__version__,
             }
         )
+        self.fingerprint = key
+        """A hash of all that it is fitted from."""
         folder = cache_dir("judges", "refusal", key[:16])
         with FileLock(folder / ".lock"):
             state = load_state(folder)
@@ -194,6 +196,7 @@ class RefusalJudge:
             "family": "refusal phrases, TF-IDF and sentence structure, logistic regression",
             "trained_on": ["pyrit-refusal", "texts/select.yaml", "texts/report.yaml"],
             "rows": refusal_model().rows,
+            "fingerprint": refusal_model().fingerprint,
             "threshold": THRESHOLD,
             "weaknesses": ["refusals that lecture before they refuse are missed: its threshold sits high"],
             "measured": measured(self.name),

@@ -126,6 +126,7 @@ class ToxicityScorer:
             "family": "bidirectional LSTM over words, scores of six labels",
             "trained_on": ["Wikipedia comments (Jigsaw)"],
             "reads": list(self.reads),
+            "fingerprint": assets.wheels()["tox-block"].sha256,
             "threshold": 0.5,
             "weaknesses": [
                 "Scores abusive wording, not whether an answer helps with harm; blind to polite hate.",

@@ -70,6 +70,7 @@ class TextClassifier:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         from safepref.hardware import choose_device
+        from safepref.logprobs.store import model_fingerprint
 
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
@@ -88,6 +89,8 @@ class TextClassifier:
         many = self._model.config.problem_type == "multi_label_classification"
         self._exclusive = exclusive if exclusive is not None else not many
         self.name = f"{model}#{self._column(model, label)}"
+        # Now: a tokenizer that has padded or cut a text has other settings, and would have another hash.
+        self._fingerprint = model_fingerprint(self._model, self._tokenizer)
 
     def _column(self, model: str, label: str | None) -> str:
         names = {int(at): str(name) for at, name in self._model.config.id2label.items()}
@@ -135,6 +138,7 @@ class TextClassifier:
         """What the scorer is."""
         return {
             "judge": self.name,
+            "model_sha256": self._fingerprint,
             "family": "text classification",
             "trained_on": ["its makers' data"],
             "reads": None if self.reads is None else list(self.reads),

@@ -107,6 +107,7 @@ class Bench:
             second=second,
             toxicity=self.toxicity,
             refusal=self.refused,
+            refusal_card=self.refusal.card,
             degenerate=degenerate,
             main_error=_error(self._report_card() if main is self.report else main.card()),
         )
