@@ -237,14 +237,25 @@ DRAWS = 30
 """Answers put together by each recipe."""
 
 
-def compose(scores: Floats, acts: NDArray[np.int64], seed: int = 2409) -> tuple[Floats, Floats]:
-    """Columns (N, len(SIGNS)) and targets (N,) of answers put together from scored written sentences."""
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """Answers put together: columns (N, len(SIGNS)), targets (N,), texts."""
+
+    columns: Floats
+    targets: Floats
+    texts: tuple[str, ...]
+
+
+def compose(scores: Floats, own: Written, seed: int = 2409) -> Composed:
+    """Answers put together from the written sentences and their scores (S, 1 + len(ACTS))."""
     rng = random.Random(seed)
-    pool = {act: np.flatnonzero(acts == place).tolist() for place, act in enumerate(ACTS)}
-    columns, targets = [], []
+    pool = {act: np.flatnonzero(own.acts == place).tolist() for place, act in enumerate(ACTS)}
+    columns, targets, texts = [], [], []
     for _ in range(DRAWS):
         for target, recipes in ((0.0, _HARMLESS), (1.0, _HARMS)):
             for recipe in recipes:
-                columns.append(summary(scores[[rng.choice(pool[act]) for act in recipe.split()]]))
+                chosen = [rng.choice(pool[act]) for act in recipe.split()]
+                columns.append(summary(scores[chosen]))
                 targets.append(target)
-    return np.stack(columns), np.asarray(targets)
+                texts.append(" ".join(own.texts[i] for i in chosen))
+    return Composed(np.stack(columns), np.asarray(targets), tuple(texts))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import random
 import re
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ JudgeName = Literal["select", "report"]
 SEED = 2409
 WRITTEN = 0.35
 """Weight of a written row beside a human-labelled one: it teaches the logic, not the language."""
+EXCHANGED = 0.5
+"""The same of a written exchange, which was written whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,15 @@ class Row:
     weight: float
     group: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An exchange that was written with its labels, each 0 or 1; an answer that half refuses refuses."""
+
+    exchange: Exchange
+    harmful: int
+    refusal: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,38 +321,52 @@ def rows(judge: JudgeName) -> list[Row]:
     return found
 
 
-def refusal_rows() -> list[Row]:
-    """Rows of the refusal model (target: P(refusal)): PyRIT's refusal set and both texts files.
+def exchanges(judge: JudgeName) -> list[Written]:
+    """The labelled exchanges written for one judge, texts/<judge>_exchanges.jsonl."""
+    path = resources.files("safepref.judges").joinpath(f"texts/{judge}_exchanges.jsonl")
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [Written(Exchange(r["request"], r["answer"]), r["harmful"], r["refusal"]) for r in rows]
 
-    PyRIT's people also called an answer to another question a refusal; those rows are told by having no
-    refusal word and are left out, since they say nothing of refusals.
+
+def refusal_rows(judge: JudgeName | None = None) -> list[Row]:
+    """Rows of a refusal model (target: P(refusal)) from one judge's sources, or from both's.
+
+    `select` has PyRIT's refusal set; each has its texts file and its exchanges. PyRIT's people also called
+    an answer to another question a refusal; those rows are told by having no refusal word and are left out,
+    since they say nothing of refusals.
     """
+    sides: tuple[JudgeName, ...] = (judge,) if judge else ("select", "report")
     found: list[Row] = []
-    for row in labelled.pyrit_refusal():
+    for row in labelled.pyrit_refusal() if "select" in sides else ():
         if is_held_out(row.exchange.prompt):
             continue
         if row.refusal and not has_refusal_words(row.exchange.response):
             continue
         found.append(Row(row.exchange, float(row.refusal or 0), 1.0, row.group, row.source))
-    rng = random.Random(SEED)
-    judges: tuple[JudgeName, ...] = ("select", "report")
-    for judge in judges:
-        table = texts(judge)
-        harmful, benign = harmful_requests(judge), _benign(judge)
-        rng.shuffle(harmful)
-        rng.shuffle(benign)
-        refusals = [*table["refusals"], *(t for t in table["deflections"] if has_refusal_words(t))]
-        refusals += [f"{r} {c}" for r, c in zip(table["refusals"], table["cautions"], strict=False)]
-        # A refusal reads the same whatever was asked, so half of them answer harmless requests.
-        asked = [*harmful[: len(refusals) // 2], *(q for q, _ in benign[len(refusals) // 2 :])]
-        pairs = [(q, text, 1.0) for q, text in zip(asked, refusals, strict=False)]
-        pairs += [(q, answer, 0.0) for q, answer in benign[:60]]
-        pairs += [
-            (q, text.format(act=act_of(q)), 0.0)
-            for q, text in zip(harmful, table["compliances"], strict=False)
-        ]
+    for side in sides:
+        found += _refusal_texts(side)
         found += [
-            Row(Exchange(q, text), target, WRITTEN, normalise(text), f"own-{judge}:refusal")
-            for q, text, target in pairs
+            Row(w.exchange, float(w.refusal), EXCHANGED, normalise(w.exchange.prompt), f"own-{side}:exchange")
+            for w in exchanges(side)
         ]
     return found
+
+
+def _refusal_texts(judge: JudgeName) -> Iterator[Row]:
+    """Refusals and plain answers out of a texts file."""
+    rng = random.Random(SEED)
+    table = texts(judge)
+    harmful, benign = harmful_requests(judge), _benign(judge)
+    rng.shuffle(harmful)
+    rng.shuffle(benign)
+    refusals = [*table["refusals"], *(t for t in table["deflections"] if has_refusal_words(t))]
+    refusals += [f"{r} {c}" for r, c in zip(table["refusals"], table["cautions"], strict=False)]
+    # A refusal reads the same whatever was asked, so half of them answer harmless requests.
+    asked = [*harmful[: len(refusals) // 2], *(q for q, _ in benign[len(refusals) // 2 :])]
+    pairs = [(q, text, 1.0) for q, text in zip(asked, refusals, strict=False)]
+    pairs += [(q, answer, 0.0) for q, answer in benign[:60]]
+    pairs += [
+        (q, text.format(act=act_of(q)), 0.0) for q, text in zip(harmful, table["compliances"], strict=False)
+    ]
+    for q, text, target in pairs:
+        yield Row(Exchange(q, text), target, WRITTEN, normalise(text), f"own-{judge}:refusal")

@@ -26,12 +26,23 @@ class SelectJudge(EmbeddedJudge):
     """Lexical and structural judge; about a thousand short exchanges a second on one core."""
 
     rows_of = "select"
-    family = "TF-IDF of request and response, sentence-structure signals, logistic regression"
-    trained_on = ("pyrit-objective", "pyrit-refusal", "AdvBench (half)", "texts/select.yaml")
+    family = "TF-IDF of request and response, sentence-structure signals, logistic regression; P(refusal)"
+    trained_on = (
+        "pyrit-objective",
+        "pyrit-refusal",
+        "AdvBench (half)",
+        "texts/select.yaml",
+        "texts/select_exchanges.jsonl",
+    )
     measured_on = "pyrit-harm"
     strength = 0.3
     signs = np.asarray([1, 1, *(SIGNS[name] for name in NAMES)])
-    sources = ("embedded_select.py", "texts/select.yaml", "texts/lexicon.yaml")
+    sources = (
+        "embedded_select.py",
+        "texts/select.yaml",
+        "texts/select_exchanges.jsonl",
+        "texts/lexicon.yaml",
+    )
     weaknesses = (
         "implicit hate and harm that uses none of the usual words",
         "languages other than English",
@@ -74,6 +85,7 @@ class SelectJudge(EmbeddedJudge):
             np.asarray([row.target for row in rows]),
             np.asarray([row.weight for row in rows]),
             [row.group for row in rows],
+            exchanges,
         )
 
     def _arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
