@@ -318,6 +318,12 @@ def rows(judge: JudgeName) -> list[Row]:
     """Every fitting row of one judge, in a fixed order, held-out requests dropped."""
     found = [row for row in _human(judge) if not is_held_out(row.exchange.prompt)]
     found += list(_written(judge))
+    if judge == "select":
+        # `report` reads what each sentence does, and learns less from answers that were labelled whole.
+        found += [
+            Row(w.exchange, float(w.harmful), WRITTEN, normalise(w.exchange.prompt), "own-select:exchange")
+            for w in exchanges(judge)
+        ]
     return found
 
 

@@ -37,12 +37,7 @@ class SelectJudge(EmbeddedJudge):
     measured_on = "pyrit-harm"
     strength = 0.3
     signs = np.asarray([1, 1, *(SIGNS[name] for name in NAMES)])
-    sources = (
-        "embedded_select.py",
-        "texts/select.yaml",
-        "texts/select_exchanges.jsonl",
-        "texts/lexicon.yaml",
-    )
+    sources = ("embedded_select.py", "texts/select.yaml", "texts/select_exchanges.jsonl")
     weaknesses = (
         "implicit hate and harm that uses none of the usual words",
         "languages other than English",

@@ -1,8 +1,8 @@
 """Whether an answer refuses: keywords and a classifier together (judges/refusal_part.py).
 
-Fitted on PyRIT's refusal rows (MIT) and on the refusals and answers written for the judges. It reads the answer
-only; whether refusing was right is not its question. Also used for over-refusal, where what it calls a refusal
-of a harmless request is counted.
+Fitted on PyRIT's refusal rows (MIT) and on the refusals and answers written for the judges. It reads the
+answer only; whether refusing was right is not its question. Also used for over-refusal, where what it calls a
+refusal of a harmless request is counted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """P(refusal) of an answer: words, and the order of sentences that refuse, warn and instruct, together.
 
-Keywords alone call "I'm sorry to hear that" a refusal and miss half of the polite ones; a classifier over words
-alone shifts with the model it reads. It reads the start of the answer only, where a refusal stands.
+Keywords alone call "I'm sorry to hear that" a refusal and miss half of the polite ones; a classifier over
+words alone shifts with the model it reads. The start of the answer is read, where a refusal stands.
 """
 
 from __future__ import annotations
