@@ -97,7 +97,15 @@ class EmbeddedJudge(ABC):
         import sklearn
 
         package = resources.files("safepref.judges")
-        files = (*cls.sources, "embedded.py", "linear.py", "corpus.py", "labelled.py", "features.py")
+        files = (
+            *cls.sources,
+            "embedded.py",
+            "linear.py",
+            "corpus.py",
+            "labelled.py",
+            "features.py",
+            "marks.py",
+        )
         return sha256_json(
             {
                 "files": {name: sha256_bytes(package.joinpath(name).read_bytes()) for name in sorted(files)},

@@ -61,6 +61,7 @@ _FILES = [
     "corpus.py",
     "labelled.py",
     "features.py",
+    "marks.py",
     "texts/lexicon.yaml",
     "texts/select.yaml",
     "texts/report.yaml",
