@@ -241,5 +241,5 @@ def test_a_multimodal_checkpoint_of_llama_guard_4_is_read_as_its_language_model(
     assert len(ids) > 64
     with torch.inference_mode():
         chances = model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)
-    safe, unsafe = (chances[list(words)].sum().item() for words in judge._words)
+    safe, unsafe = (chances[list(words)].sum().item() for words in judge._words.sets)
     assert judge.judge([BREAD])[0].score == pytest.approx(unsafe / (safe + unsafe), abs=5e-3)
