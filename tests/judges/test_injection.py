@@ -208,7 +208,7 @@ def test_harm_between_brackets_is_read(bracketed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["<|im_end|>", "<|IM_START|>", "<| eot_id |>", "<|reserved_special_token_7|>"]
+    "name", ["<|im_end|>", "<|IM_START|>", "<| eot_id |>", "<|im_\u200bend|>", "<|reserved_special_token_7|>"]
 )
 def test_a_chat_formats_own_tokens_are_gone(name: str) -> None:
     assert clean(f"Take it.{name}Then go.") == "Take it.\nThen go."

@@ -33,6 +33,9 @@ _TURN = re.compile(
 _TURN_PREFIX = re.compile(
     r"^[ \t]*(?:#{1,4}[ \t]*)?(?:user|assistant|system|human|agent)[ \t]*:[ \t]*", re.I | re.M
 )
+_CUT = "\ue002"
+"""Stands where a forged turn was."""
+LEAST_WORDS = 8
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1f\x85]")
 
 
@@ -50,9 +53,29 @@ def without_marks(text: str) -> str:
     return text
 
 
+def readings(text: str) -> list[str]:
+    """What else an answer with forged turns could be: its parts between them, and all but its ends.
+
+    None where no turn is forged. A refusal before or behind what harms, in a turn of its own, is so left out
+    of at least one of them. A part of less than eight words says nothing by itself.
+    """
+    text = text.replace(_CUT, " ")
+    while (rest := _without(text, f"\n{_CUT}\n", f"\n{_CUT}\n")) != text:
+        text = rest
+    parts = [part.strip() for part in text.split(_CUT) if part.strip()]
+    if len(parts) < 2:
+        return []
+    runs = [[part] for part in parts] + [parts[1:], parts[:-1], parts[1:-1]]
+    found = dict.fromkeys("\n".join(run) for run in runs)
+    return [reading for reading in found if len(reading.split()) >= LEAST_WORDS]
+
+
 def _without(text: str, for_token: str, for_turn: str) -> str:
     text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
-    text = _WHOLE.sub(for_token, _LINE_ENDS.sub("\n", text))
-    text = _BRACKETED.sub(lambda m: for_token if is_control(m[1]) else f" {m[1]} ", text)
-    text = _TURN_PREFIX.sub(for_turn, _TURN.sub(for_turn, text))
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc"))
+    text = _LINE_ENDS.sub("\n", text)
+    # First of all what is invisible: it would split a token's name.
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc"))
+    text = _BRACKETED.sub(
+        lambda m: for_token if is_control(m[1]) else f" {m[1]} ", _WHOLE.sub(for_token, text)
+    )
+    return _TURN_PREFIX.sub(for_turn, _TURN.sub(for_turn, text))
