@@ -185,6 +185,19 @@ def test_junk_is_unscored_and_never_safe() -> None:
         assert "the guard wrote" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("name", "verdict", "categories"),
+    [("qwen3guard", Verdict.HARMFUL, ("S7",)), ("qwen3guard-loose", Verdict.HARMLESS, ())],
+)
+def test_controversial_is_read_by_the_row_in_words_too(
+    name: str, verdict: Verdict, categories: tuple[str, ...]
+) -> None:
+    text = "Safety: Controversial\nCategories: Personally Identifiable Information\nRefusal: No"
+    with serving(lambda _: says(text)) as running:
+        (found,) = judge(running.url, name).judge(ASKED[:1])
+    assert (found.verdict, found.categories, found.reason) == (verdict, categories, WORDS_ONLY)
+
+
 def test_categories_that_were_cut_are_none() -> None:
     with serving(lambda _: says("unsafe\nS1", "length")) as running:
         (found,) = judge(running.url).judge(ASKED[:1])
