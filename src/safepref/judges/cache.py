@@ -20,8 +20,9 @@ from safepref.store import cache_dir, sha256_bytes, sha256_json
 class CachedJudge:
     """Wraps any judge. One JSON-lines file for each judge, card and version; rows are appended whole.
 
-    The card must name all that a verdict depends on: weights, threshold, what is asked. Unscored judgments
-    are not kept: a server that failed may answer next time.
+    The card must name all that a verdict depends on: weights, threshold, what is asked; of a server's model
+    it has what the server says of it. Unscored judgments are not kept, for a server that failed may answer
+    next time; nor those in words alone, for it may give token probabilities then.
     """
 
     def __init__(self, judge: Judge, folder: Path | None = None) -> None:
@@ -47,7 +48,7 @@ class CachedJudge:
         lines = [
             json.dumps({"key": key, **judgment.to_json()}) + "\n"
             for key, judgment in made.items()
-            if judgment.verdict is not Verdict.UNSCORED
+            if _keeps(judgment)
         ]
         if lines:
             with FileLock(self._file.with_suffix(".lock")), self._file.open("a", encoding="utf-8") as stream:
@@ -56,7 +57,7 @@ class CachedJudge:
                 stream.write("".join(lines))
                 stream.flush()
                 os.fsync(stream.fileno())
-        self._known |= {k: j for k, j in made.items() if j.verdict is not Verdict.UNSCORED}
+        self._known |= {key: judgment for key, judgment in made.items() if _keeps(judgment)}
         return [made[key] if key in made else self._known[key] for key in keys]
 
     def fitted_on(self, exchanges: Sequence[Exchange]) -> list[bool]:
@@ -76,6 +77,10 @@ class CachedJudge:
     def card(self) -> dict[str, Any]:
         """The wrapped judge's card."""
         return self._judge.card()
+
+
+def _keeps(judgment: Judgment) -> bool:
+    return judgment.verdict is not Verdict.UNSCORED and not judgment.in_words
 
 
 def load_cached(name: str) -> Judge:

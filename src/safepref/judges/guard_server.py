@@ -111,9 +111,9 @@ class ServerGuardJudge:
         reason = ""
         if found.verdict is Verdict.HARMFUL:
             codes, reason = self._categories(exchange, replies[0], opinions)
-        words = WORDS_ONLY if any(opinion.in_words for opinion in opinions) else ""
-        reason = "; ".join(note for note in (reason, words) if note)
-        return replace(found, categories=self.row.hazards(codes), reason=reason)
+        in_words = any(opinion.in_words for opinion in opinions)
+        reason = "; ".join(note for note in (reason, WORDS_ONLY if in_words else "") if note)
+        return replace(found, categories=self.row.hazards(codes), reason=reason, in_words=in_words)
 
     def _turns(self, exchange: Exchange, question: Question) -> list[Message]:
         return [
@@ -156,6 +156,7 @@ class ServerGuardJudge:
             "family": "guard model",
             "model": self._engine.model,
             "server": self._engine.url,
+            "served": self._engine.served,
             "trained_on": ["its makers' data"],
             "threshold": self.threshold,
             "min_mass": self.min_mass,
