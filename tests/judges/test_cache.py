@@ -74,7 +74,7 @@ def test_another_version_of_the_program_is_another_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     CachedJudge(Counting(), tmp_path).judge(ASKED)
-    monkeypatch.setattr("safepref.judges.cache.__version__", "99")
+    monkeypatch.setattr("safepref.judges.kept.__version__", "99")
     later = Counting()
     CachedJudge(later, tmp_path).judge(ASKED)
     assert len(later.seen) == 3
