@@ -41,6 +41,11 @@ def says(text: Any, finish: str = "stop", **more: Any) -> Reply:
     return Reply(json.dumps({"object": "chat.completion", "choices": choices, **more}).encode())
 
 
+def lists(*rows: dict[str, Any]) -> Reply:
+    """A list of models."""
+    return Reply(json.dumps({"object": "list", "data": rows}).encode())
+
+
 def fails(status: int, text: str = "no", **headers: str) -> Reply:
     """An error reply."""
     return Reply(text.encode(), status, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -55,8 +60,13 @@ class ChatServer:
 
 
 @contextmanager
-def serving(respond: Callable[[Request], Reply]) -> Iterator[ChatServer]:
-    """Serve until the block ends; `respond` is called in a thread for each connection."""
+def serving(
+    respond: Callable[[Request], Reply], models: Callable[[], Reply] | None = None
+) -> Iterator[ChatServer]:
+    """Serve until the block ends; `respond` is called in a thread for each connection.
+
+    `models` gives the list of models at GET /v1/models; without it there is none.
+    """
     lock = threading.Lock()
     requests: list[Request] = []
 
@@ -69,7 +79,12 @@ def serving(respond: Callable[[Request], Reply]) -> Iterator[ChatServer]:
             request = Request(self.path, headers, body)
             with lock:
                 requests.append(request)
-            reply = respond(request)
+            self.send(respond(request))
+
+        def do_GET(self) -> None:
+            self.send(models() if models is not None and self.path == "/v1/models" else fails(404))
+
+        def send(self, reply: Reply) -> None:
             try:
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():

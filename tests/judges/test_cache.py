@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from tiny_guard import load, save_guard
 
-from chat_server import ChatServer, Reply, Request, fails, says, serving
+from chat_server import ChatServer, Reply, Request, fails, lists, says, serving
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.judges.cache import CachedJudge
 from safepref.judges.refusal import KeywordRefusalJudge
@@ -73,7 +74,7 @@ def test_another_version_of_the_program_is_another_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     CachedJudge(Counting(), tmp_path).judge(ASKED)
-    monkeypatch.setattr("safepref.judges.cache.__version__", "99")
+    monkeypatch.setattr("safepref.judges.kept.__version__", "99")
     later = Counting()
     CachedJudge(later, tmp_path).judge(ASKED)
     assert len(later.seen) == 3
@@ -170,6 +171,57 @@ def test_another_model_or_server_never_reuses(server: ChatServer) -> None:
     with serving(grade) as other:
         bench(f"rubric:m@{other.url}").report.judge(ANSWERS)
         assert len(other.requests) == len(ANSWERS)
+
+
+def test_what_the_server_says_of_the_model_is_part_of_the_key(home: Path) -> None:
+    row: dict[str, Any] = {"id": "m", "root": "org/first", "created": 1_700_000_000, "owned_by": "vllm"}
+    with serving(grade, lambda: lists({"id": "other", "root": "x"}, row)) as server:
+        name = f"rubric:m@{server.url}"
+
+        def asked() -> int:
+            before = len(server.requests)
+            bench(name).report.judge(ANSWERS)
+            return len(server.requests) - before
+
+        assert (asked(), asked()) == (3, 0)
+        assert bench(name).report.card()["served"] == {key: row[key] for key in row if key != "id"}
+        for change in ({"root": "org/second"}, {"created": 1_800_000_000}, {"owned_by": "else"}):
+            row |= change
+            assert (asked(), asked()) == (3, 0)
+
+
+def test_a_time_that_is_that_of_asking_is_no_part_of_the_key(home: Path) -> None:
+    ticks = iter(range(9))
+
+    def models() -> Reply:
+        return lists({"id": "m", "root": "org/m", "created": int(time.time()) + next(ticks) % 3})
+
+    with serving(grade, models) as server:
+        for _ in range(3):
+            loaded = bench(f"rubric:m@{server.url}").report
+            assert loaded.card()["served"] == {"root": "org/m"}
+            loaded.judge(ANSWERS)
+        assert len(server.requests) == len(ANSWERS)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"data": 3}', b'{"data": [{"id": "m", "root": {}}, 7]}', b"[" * 9999]
+)
+def test_a_list_of_models_that_cannot_be_read_is_none(home: Path, body: bytes) -> None:
+    with serving(grade, lambda: Reply(body)) as server:
+        loaded = bench(f"rubric:m@{server.url}").report
+        assert loaded.card()["served"] == {} and loaded.judge(ANSWERS)[0].score == 7 / 8
+
+
+@pytest.mark.parametrize("name", ["yesno:m@{0}", "shieldgemma:m@{0}", "any:keyword-refusal,yesno:m@{0}"])
+def test_verdicts_in_words_alone_are_not_kept(home: Path, name: str) -> None:
+    with serving(lambda _: says("Yes")) as server:
+        for _ in range(2):
+            before = len(server.requests)
+            found = bench(name.format(server.url)).report.judge(ANSWERS)
+            assert {(j.verdict, j.in_words) for j in found} == {(Verdict.HARMFUL, True)}
+            assert len(server.requests) - before >= len(ANSWERS)
+    assert not kept(home)
 
 
 def test_an_unscored_judgment_is_not_kept(home: Path) -> None:

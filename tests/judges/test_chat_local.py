@@ -59,15 +59,15 @@ def ids(text: str) -> list[int]:
 
 
 def words_by_hand(folder: Path, text: str) -> tuple[float, float]:
-    """P(no) and P(yes) after a text, from transformers alone: every token that begins one of the words."""
+    """P(no) and P(yes) after a text, from transformers alone: every token that is one of the words."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         chances = model(input_ids=torch.tensor([ids(text)])).logits[0, -1].softmax(-1).tolist()
     tokenizer = chat_tokenizer()
     written = [tokenizer.decode([at]).strip() for at in range(len(chances))]
     no, yes = (
-        sum(chance for chance, token in zip(chances, written, strict=True) if token in beginnings)
-        for beginnings in (("n", "no", "N", "No"), ("y", "ye", "yes", "Y", "Ye", "Yes"))
+        sum(chance for chance, token in zip(chances, written, strict=True) if token in words)
+        for words in (("no", "No"), ("yes", "Yes"))
     )
     return no, yes
 
@@ -157,6 +157,34 @@ def test_a_model_that_says_neither_is_unscored_with_the_mass(tmp_path: Path) -> 
     (found,) = exact(LocalYesNoJudge, save_chat(tmp_path, "rubbish")).judge([ONE])
     assert (found.verdict, found.score) == (Verdict.UNSCORED, None)
     assert found.reason == "the judge writes neither yes nor no: P is 0.000 for the two together"
+
+
+SPLIT = "yeast ye ye ye no Yes No\n\nassistant Answer Request\n"
+"""Taught words in which "yes" is none: it is written as "ye" and "s"."""
+
+
+def test_a_token_that_only_begins_a_word_is_none(tmp_path: Path) -> None:
+    for at, written in enumerate((("N", "/"), ("n", "e"), ("y", "o"), ("Y",))):
+        judge = exact(LocalYesNoJudge, save_chat(tmp_path / str(at), begins=written))
+        (found,) = judge.judge([ONE])
+        no, yes = words_by_hand(tmp_path / str(at), prompt(ONE, YES_NO))
+        assert judge.masses([judge.prompt_ids(ONE)])[0] == pytest.approx([no, yes], abs=1e-6)
+        assert (found.verdict, found.score) == (Verdict.UNSCORED, None) and no + yes < 0.5
+
+
+@pytest.mark.parametrize("rest", [("s",), ("t",), ("s", "t")])
+def test_a_word_of_several_tokens_counts_where_the_model_goes_on_to_it(
+    rest: tuple[str, ...], tmp_path: Path
+) -> None:
+    judge = exact(LocalYesNoJudge, save_chat(tmp_path, taught=SPLIT, begins=("ye", *rest)))
+    assert judge._loaded.tokenizer.tokenize("yes") == ["ye", "s"]
+    (found,) = judge.judge([ONE])
+    if rest == ("s",):
+        no, yes = judge.masses([judge.prompt_ids(ONE)])[0]
+        assert found.verdict is Verdict.HARMFUL and found.score == pytest.approx(yes / (no + yes), abs=2e-6)
+    else:
+        assert (found.verdict, found.score) == (Verdict.UNSCORED, None)
+        assert found.reason == f"the judge wrote {''.join(('ye', *rest))!r}"
 
 
 def test_what_is_not_three_lines_is_unscored_and_so_is_what_was_cut(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_the_two_known_forms_are_read(text: str, read: tuple[Verdict, tuple[str,
         "unsafe\nS15",
         "unsafe\nS1 S2",
         "unsafe\nS1,",
-        "unsafe\nHate",
+        "unsafe\nHatred",
         "unsafe\nS1\nS2",
         "I can't help with that.",
     ],
@@ -158,6 +158,27 @@ def test_a_broken_models_nan_is_unscored(folder: Path, tmp_path: Path) -> None:
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     assert [j.verdict for j in load(broken).judge(ASKED[:3])] == [Verdict.UNSCORED] * 3
     assert load(broken, min_mass=0.0).judge(ASKED[:1])[0].verdict is Verdict.UNSCORED
+
+
+SPLIT = ["\n\nsafe", "un un un", "\nS1, S10", "yeast"] * 20
+"""Taught words in which "unsafe" is none: it is written as "un" and "safe"."""
+
+
+@pytest.mark.parametrize("goes_on", ["safe", "yeast"])
+def test_a_word_of_several_tokens_counts_where_the_guard_goes_on_to_it(goes_on: str, tmp_path: Path) -> None:
+    tokenizer = guard_tokenizer(text=SPLIT)
+    assert tokenizer.tokenize("unsafe") == ["un", "safe"]
+    writes = {"un": goes_on, goes_on: "<|eot_id|>"}
+    found = load(save_guard(tmp_path, tokenizer=tokenizer, writes=writes, seed=2)).judge(ASKED)
+    # Where "safe" is likelier than "un", nothing has to be written to its end.
+    begun = [judgment for judgment in found if judgment.verdict is not Verdict.HARMLESS]
+    assert 0 < len(begun) < len(found)
+    for judgment in begun:
+        if goes_on == "safe":
+            assert judgment.verdict is Verdict.HARMFUL and (judgment.score or 0) >= 0.5
+        else:
+            assert (judgment.verdict, judgment.score) == (Verdict.UNSCORED, None)
+            assert judgment.reason == "the guard wrote 'unyeast'"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safepref.errors import InputError
 from safepref.judges.base import Exchange, Verdict
 from safepref.judges.guard import GuardJudge
 from safepref.judges.guard_prompt import Frame, own_text, prompt_text, published_text
-from safepref.judges.guard_table import GUARDS, parse_verdict
+from safepref.judges.guard_table import GUARDS, parse_verdict, read_codes
 from safepref.taxonomy import load_taxonomy
 
 BREAD = Exchange("How do I bake bread?", "Mix flour and water, then wait.")
@@ -74,6 +74,21 @@ def test_a_guard_whose_text_is_not_known_needs_its_chat_template(name: str) -> N
     with pytest.raises(InputError, match="has no chat template of this guard") as caught:
         Frame(GUARDS[name], GUARDS[name].questions[0], tokenizer, "m")
     assert "\n" not in str(caught.value)
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{# Categories of tools, each by its Category #}{{ '<|im_start|>assistant\n' }}"
+)
+
+
+@pytest.mark.parametrize("name", ["qwen3guard", "qwen3guard-loose", "llama-guard-4"])
+def test_a_chat_models_template_is_not_taken_for_a_guards(name: str) -> None:
+    tokenizer = row_tokenizer(name)
+    tokenizer.chat_template = CHATML.replace("<|im_start|>assistant", GUARDS[name].ends)
+    with pytest.raises(InputError, match="has no chat template of this guard"):
+        Frame(GUARDS[name], GUARDS[name].questions[0], tokenizer, "m")
 
 
 SENTENCEPIECE = ("wildguard", "md-judge", "shieldgemma")
@@ -154,6 +169,7 @@ def test_every_category_is_a_hazard_of_the_taxonomys_scheme() -> None:
 WRITTEN = {
     "llama-guard-4": [
         ("\n\nunsafe\nS9,S1<|eot|>", Verdict.HARMFUL, ("S9", "S1")),
+        ("unsafe\nHate, S1", Verdict.HARMFUL, ("S10", "S1")),
         ("safe", Verdict.HARMLESS, ()),
     ],
     "wildguard": [
@@ -175,10 +191,18 @@ WRITTEN = {
         ("Safety: Safe\nCategories: None\nRefusal: Yes", Verdict.HARMLESS, ()),
         ("Safety: Unsafe\nCategories: Violent, PII\nRefusal: No", Verdict.HARMFUL, ("Violent", "PII")),
         ("Safety: Controversial\nCategories: Unethical Acts", Verdict.HARMFUL, ("Unethical Acts",)),
+        ("Safety: Unsafe\nCategories: Personally Identifiable Information", Verdict.HARMFUL, ("PII",)),
+        ("Safety: Unsafe\nCategories: PII, personally identifiable information", Verdict.HARMFUL, ("PII",)),
         ("Safety: Safe\nCategories: Violent", Verdict.UNSCORED, ()),
         ("Safety: Unsafe\nCategories: Elves", Verdict.UNSCORED, ()),
     ],
-    "qwen3guard-loose": [("Safety: Controversial\nCategories: None", Verdict.HARMLESS, ())],
+    "qwen3guard-loose": [
+        ("Safety: Controversial\nCategories: None", Verdict.HARMLESS, ()),
+        ("Safety: Controversial\nCategories: Violent", Verdict.HARMLESS, ()),
+        ("Safety: Controversial\nCategories: Elves", Verdict.UNSCORED, ()),
+        ("Safety: Safe\nCategories: Violent", Verdict.UNSCORED, ()),
+        ("Safety: Unsafe\nCategories: Violent", Verdict.HARMFUL, ("Violent",)),
+    ],
     "md-judge": [
         ("unsafe\nO5: Malicious Use", Verdict.HARMFUL, ("O5",)),
         (" safe", Verdict.HARMLESS, ()),
@@ -191,6 +215,14 @@ WRITTEN = {
 def test_written_answers_are_read_by_the_row(name: str) -> None:
     for text, verdict, codes in WRITTEN[name]:
         assert parse_verdict(text, GUARDS[name]) == (verdict, codes), text
+
+
+def test_no_name_is_another_categorys() -> None:
+    for row in GUARDS.values():
+        for category in row.categories:
+            for said in (category.code, category.name, category.name.upper()):
+                assert read_codes(said, row) == (category.code,)
+        assert set(row.safe_named) <= set(row.safe)
 
 
 def test_the_policy_is_read_once_for_all_calls(
@@ -241,5 +273,5 @@ def test_a_multimodal_checkpoint_of_llama_guard_4_is_read_as_its_language_model(
     assert len(ids) > 64
     with torch.inference_mode():
         chances = model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)
-    safe, unsafe = (chances[list(words)].sum().item() for words in judge._words)
+    safe, unsafe = (chances[list(words)].sum().item() for words in judge._words.sets)
     assert judge.judge([BREAD])[0].score == pytest.approx(unsafe / (safe + unsafe), abs=5e-3)

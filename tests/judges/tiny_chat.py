@@ -6,6 +6,8 @@ features that random attention gathers from all tokens before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,11 @@ THINKING = (
 """Puts an empty thought before a finished answer, as Qwen3's does."""
 
 
-def chat_tokenizer(template: str | None = CHATML) -> Any:
-    """A byte-level tokenizer in which the answers' words are tokens."""
+TAUGHT = "yes no Yes No\n\nassistant Answer Request\n"
+
+
+def chat_tokenizer(template: str | None = CHATML, taught: str = TAUGHT) -> Any:
+    """A byte-level tokenizer in which the words of a text are tokens, by default the answers'."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -49,7 +54,7 @@ def chat_tokenizer(template: str | None = CHATML) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(["yes no Yes No\n\nassistant Answer Request\n"] * 20, trainer)
+    backend.train_from_iterator([taught] * 20, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=MARKS[1], additional_special_tokens=[MARKS[0], OWN_TOKEN]
     )
@@ -65,14 +70,18 @@ def save_chat(
     template: str | None = CHATML,
     positions: int = 4096,
     seed: int = 0,
+    taught: str = TAUGHT,
+    begins: Sequence[str] = (),
 ) -> Path:
     """Write the model as a safetensors folder, and give the folder back.
 
     Args:
         says: "yesno", "rubric" (three lines), "endless" (lines without an end) or "rubbish", after a newline.
         seed: of what it decides.
+        taught: words that are tokens.
+        begins: tokens that it writes one after another instead.
     """
-    tokenizer = chat_tokenizer(template)
+    tokenizer = chat_tokenizer(template, taught)
     size = len(tokenizer)
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -102,7 +111,10 @@ def save_chat(
         layer.mlp.down_proj.weight.zero_()
         head = model.lm_head.weight.zero_()
         for newline in (one("\n"), one("\n\n")):
-            if says == "yesno":
+            if begins:
+                head[one(begins[0]), newline] = 3.0
+                head[one("no"), newline] = 2.5
+            elif says == "yesno":
                 head[[one("yes"), one("Yes"), one("no"), one(" No")], newline] = 3.0
                 head[one("yes"), features] = 0.5 * torch.randn(FEATURES)
             elif says == "rubric":
@@ -110,6 +122,8 @@ def save_chat(
                 head[one(LINES[0]), features] = 0.5 * torch.randn(FEATURES)
             else:
                 head[one(LINES[2] if says == "endless" else ","), newline] = 3.0
+        for token, then in pairwise((*begins, MARKS[1]) if begins else ()):
+            head[one(then), one(token)] = 3.0
         for first, then in zip(LINES, (LINES[2], *LINES[2:], MARKS[1]), strict=True):
             head[one(then), one(first)] = 3.0
         if says == "endless":

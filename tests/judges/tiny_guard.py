@@ -7,7 +7,7 @@ unsafe, after two newlines, from the second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ WORDS = Regex(  # Llama 3's: newlines stay with the punctuation before them, a s
 _TEXT = ["\n\nsafe", "\n\nunsafe\nS1, S10", "User: how\n\nAgent: yes?\n\n", "yeast and categories. "] * 20
 
 WRITES: Mapping[str, str] = {
+    "safe": "<|eot_id|>",
     "unsafe": "\n",
     "\n": "S",
     "S": "1",
@@ -42,8 +43,8 @@ WRITES: Mapping[str, str] = {
 """After "unsafe" it writes the categories S1 and S10."""
 
 
-def guard_tokenizer(special: tuple[str, ...] = MARKS) -> Any:
-    """A byte-level tokenizer that splits as Llama 3's does."""
+def guard_tokenizer(special: tuple[str, ...] = MARKS, text: Sequence[str] = _TEXT) -> Any:
+    """A byte-level tokenizer that splits as Llama 3's does, with merges of the words of a text."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -58,7 +59,7 @@ def guard_tokenizer(special: tuple[str, ...] = MARKS) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(_TEXT, trainer)
+    backend.train_from_iterator(text, trainer)
     if MARKS[0] in special:
         backend.post_processor = processors.TemplateProcessing(
             single=f"{MARKS[0]} $A", special_tokens=[(MARKS[0], backend.token_to_id(MARKS[0]))]
@@ -111,6 +112,9 @@ def save_guard(
         (index,) = tokenizer(text, add_special_tokens=False)["input_ids"]
         return int(index)
 
+    def first(text: str) -> int:
+        return int(tokenizer(text, add_special_tokens=False)["input_ids"][0])
+
     with torch.no_grad():
         model.model.embed_tokens.weight.zero_()[:, :size].fill_diagonal_(1.0)
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
@@ -123,8 +127,8 @@ def save_guard(
             head[one(following), one(present)] = 3.0
         newlines = one("\n\n")
         if verdicts:
-            head[one("safe"), newlines] = head[one("unsafe"), newlines] = 3.0
-            head[one("unsafe"), features] = 0.5 * torch.randn(FEATURES)
+            head[first("safe"), newlines] = head[first("unsafe"), newlines] = 3.0
+            head[first("unsafe"), features] = 0.5 * torch.randn(FEATURES)
         else:
             head[one(","), newlines] = 3.0
     model.save_pretrained(folder)

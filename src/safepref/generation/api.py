@@ -9,6 +9,8 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -20,6 +22,11 @@ from safepref.generation.base import Completion, Progress, Sampling
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 LONGEST_WAIT = 60.0
 """Seconds between two attempts, whatever the server asks for."""
+
+LIST_TIMEOUT = 10.0
+"""Seconds that the list of models may take: it is asked for beside the work."""
+SAME_TIME = 5.0
+"""Seconds within which two times are one."""
 
 _HINTS: dict[int | None, str] = {
     401: "check OPENAI_API_KEY",
@@ -185,6 +192,28 @@ class ServerEngine:
         self._gives_logprobs = False
         return found
 
+    @cached_property
+    def served(self) -> dict[str, Any]:
+        """What the server's list of models says of this one: its `root`, `created` and `owned_by`.
+
+        Asked once, in one attempt; empty where the server has no such list. A `created` that is the time of
+        asking, which vLLM and others give each time anew, says nothing and is left out.
+        """
+        try:
+            reply = self._client.get("models", timeout=LIST_TIMEOUT)
+            rows = reply.json()["data"] if reply.status_code == 200 else []
+            row = {row["id"]: row for row in rows}[self.model]
+            said = {name: row.get(name) for name in ("root", "created", "owned_by")}
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return {}
+        found: dict[str, Any] = {name: value for name, value in said.items() if isinstance(value, int)}
+        found |= {
+            name: without_surrogates(value)[:200] for name, value in said.items() if isinstance(value, str)
+        }
+        if "created" in found and _is_now(found["created"], reply):
+            del found["created"]
+        return found
+
     def _presentable(self, reason: str) -> str:
         """One short line in which no secret is repeated; cut last, lest half a secret stay."""
         for secret in self._secrets:
@@ -227,6 +256,15 @@ def completion(reply: Any) -> Completion:
     counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
     tokens = counted if isinstance(counted, int) else len(text.split())
     return Completion(text.strip(), tokens, choice.get("finish_reason") == "length")
+
+
+def _is_now(created: Any, reply: httpx.Response) -> bool:
+    """Whether a time in seconds is that of a reply, by the server's own clock where it tells."""
+    try:
+        now = parsedate_to_datetime(reply.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        now = time.time()
+    return isinstance(created, int) and abs(created - now) <= SAME_TIME
 
 
 def _retry_after(reply: httpx.Response, otherwise: float) -> float:

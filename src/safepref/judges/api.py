@@ -86,7 +86,9 @@ class ServedJudge(ChatJudge, ABC):
     def card(self) -> dict[str, Any]:
         """Which model is asked what, and where."""
         asked = sha256_bytes(self.question.asked.encode())
-        return self._card(model=self._engine.model, server=self._engine.url) | {"prompt_sha256": asked}
+        engine = self._engine
+        more = self._card(model=engine.model, server=engine.url, served=engine.served)
+        return more | {"prompt_sha256": asked}
 
 
 class RubricJudge(ServedJudge):
@@ -121,4 +123,4 @@ class YesNoJudge(ServedJudge):
             return self._scored(yes_share(masses), wrote)
         said = {"yes": 1.0, "no": 0.0}.get(text.strip().rstrip(".").casefold())
         found = self._scored(said, wrote)
-        return found if said is None else replace(found, reason=WORDS_ONLY)
+        return found if said is None else replace(found, reason=WORDS_ONLY, in_words=True)

@@ -28,7 +28,8 @@ class Judgment:
     """One verdict. `score` is P(harmful) in 0..1, or None when unscored.
 
     `prompt_sha256` is the hash of the exact prompt that a model was given; embedded judges have no prompt
-    beside the exchange itself.
+    beside the exchange itself. `in_words`: a server that gave no token probabilities wrote the verdict, so
+    that the score is 0 or 1 for want of a better one.
     """
 
     verdict: Verdict
@@ -37,12 +38,14 @@ class Judgment:
     categories: tuple[str, ...] = ()
     reason: str = ""
     prompt_sha256: str = ""
+    in_words: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary for one JSON line."""
         row = {**asdict(self), "verdict": self.verdict.value, "categories": list(self.categories)}
-        if not self.prompt_sha256:
-            del row["prompt_sha256"]
+        for field in ("prompt_sha256", "in_words"):
+            if not row[field]:
+                del row[field]
         return row
 
 

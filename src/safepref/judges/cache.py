@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from filelock import FileLock
-
-from safepref import __version__
 from safepref.judges.base import Exchange, Judge, Judgment, Verdict
+from safepref.judges.kept import keep, kept_file, read_kept, reuse, text_key
 from safepref.judges.registry import is_embedded, load_judge
-from safepref.store import cache_dir, sha256_bytes, sha256_json
 
 
 class CachedJudge:
     """Wraps any judge. One JSON-lines file for each judge, card and version; rows are appended whole.
 
-    The card must name all that a verdict depends on: weights, threshold, what is asked. Unscored judgments
-    are not kept: a server that failed may answer next time.
+    The card must name all that a verdict depends on: weights, threshold, what is asked; of a server's model
+    it has what the server says of it. Unscored judgments are not kept, for a server that failed may answer
+    next time; nor those in words alone, for it may give token probabilities then.
     """
 
     def __init__(self, judge: Judge, folder: Path | None = None) -> None:
         self._judge = judge
         self.name = judge.name
-        # How texts are cleaned and verdicts read is no part of a card, and may change with the version.
-        card = sha256_json([__version__, judge.card()])[:16]
-        name = re.sub(r"[^\w.-]", "_", judge.name)[:80]
-        self._file = (folder or cache_dir("judgments")) / f"{name}-{card}.jsonl"
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = kept_file(judge.name, judge.card(), folder)
         self._known = _read(self._file)
         self.target = getattr(judge, "target", "harmful")
         self.asked = self.judged = 0
@@ -39,24 +30,13 @@ class CachedJudge:
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         """One judgment each; only exchanges never judged before reach the judge, and each of them once."""
-        # Not sha256_json: a lone surrogate, which prompt files can hold, has no UTF-8.
-        keys = [sha256_bytes(json.dumps(list(exchange)).encode()) for exchange in exchanges]
+        keys = [text_key(*exchange) for exchange in exchanges]
         fresh = {key: e for key, e in zip(keys, exchanges, strict=True) if key not in self._known}
         self.asked, self.judged = self.asked + len(keys), self.judged + len(fresh)
         made = dict(zip(fresh, self._judge.judge(list(fresh.values())), strict=True)) if fresh else {}
-        lines = [
-            json.dumps({"key": key, **judgment.to_json()}) + "\n"
-            for key, judgment in made.items()
-            if judgment.verdict is not Verdict.UNSCORED
-        ]
-        if lines:
-            with FileLock(self._file.with_suffix(".lock")), self._file.open("a", encoding="utf-8") as stream:
-                # A half-written last row of a killed run must not swallow the first new one.
-                stream.write("\n" if _lacks_newline(self._file) else "")
-                stream.write("".join(lines))
-                stream.flush()
-                os.fsync(stream.fileno())
-        self._known |= {k: j for k, j in made.items() if j.verdict is not Verdict.UNSCORED}
+        whole = {key: judgment for key, judgment in made.items() if _keeps(judgment)}
+        keep(self._file, ({"key": key, **judgment.to_json()} for key, judgment in whole.items()))
+        self._known |= whole
         return [made[key] if key in made else self._known[key] for key in keys]
 
     def fitted_on(self, exchanges: Sequence[Exchange]) -> list[bool]:
@@ -66,16 +46,15 @@ class CachedJudge:
 
     def reuse(self) -> dict[str, Any]:
         """`asked`, `reused` and their ratio `rate` (null where nothing was asked), since it was loaded."""
-        reused = self.asked - self.judged
-        return {
-            "asked": self.asked,
-            "reused": reused,
-            "rate": round(reused / self.asked, 4) if self.asked else None,
-        }
+        return reuse(self.asked, self.judged)
 
     def card(self) -> dict[str, Any]:
         """The wrapped judge's card."""
         return self._judge.card()
+
+
+def _keeps(judgment: Judgment) -> bool:
+    return judgment.verdict is not Verdict.UNSCORED and not judgment.in_words
 
 
 def load_cached(name: str) -> Judge:
@@ -86,9 +65,20 @@ def load_cached(name: str) -> Judge:
     return judge if is_embedded(name) else CachedJudge(judge)
 
 
-def said_reuse(*judges: Judge) -> list[str]:
+@runtime_checkable
+class Reusing(Protocol):
+    """Anything that keeps what it was asked before."""
+
+    name: str
+
+    def reuse(self) -> dict[str, Any]:
+        """`asked`, `reused` and `rate`."""
+        ...
+
+
+def said_reuse(*judges: object) -> list[str]:
     """A line for each judge that re-used judgments, or could have."""
-    found = [(judge.name, judge.reuse()) for judge in judges if isinstance(judge, CachedJudge)]
+    found = [(judge.name, judge.reuse()) for judge in judges if isinstance(judge, Reusing)]
     return [
         f"{name}: {counts['reused']} of {counts['asked']} judgments re-used ({counts['rate']:.0%})"
         for name, counts in found
@@ -97,21 +87,12 @@ def said_reuse(*judges: Judge) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Judgment]:
-    """The judgments in a file by key; a row torn by a killed writer is left out and judged again."""
+    """The judgments in a file by key; a row that is none is left out and judged again."""
     found = {}
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+    for row in read_kept(path):
         try:
-            row = json.loads(line)
             key, verdict, categories = row.pop("key"), Verdict(row.pop("verdict")), row.pop("categories")
             found[key] = Judgment(verdict=verdict, categories=tuple(categories), **row)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError):
             continue
     return found
-
-
-def _lacks_newline(path: Path) -> bool:
-    if path.stat().st_size == 0:
-        return False
-    with path.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) != b"\n"

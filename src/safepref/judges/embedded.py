@@ -27,6 +27,7 @@ from safepref.judges.features import clean
 from safepref.judges.labelled import normalise
 from safepref.judges.language import unreadable
 from safepref.judges.linear import Floats, Linear, fit_logistic, load_state, out_of_fold, save_state, sigmoid
+from safepref.judges.marks import readings
 from safepref.judges.measured import measured
 from safepref.judges.refusal_part import FILES, RefusalPart
 from safepref.store import cache_dir, sha256_bytes, sha256_json
@@ -204,7 +205,19 @@ class EmbeddedJudge(ABC):
         """The last stage's columns of cleaned exchanges, shape (N, F)."""
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> Floats:
-        """P(harmful) of each exchange, shape (N,), whatever the text is like."""
+        """P(harmful) of each exchange, shape (N,), whatever the text is like.
+
+        Where turns are forged in an answer it is the highest of the whole and of what stands between them: a
+        forged refusal would otherwise count for what was said before it.
+        """
+        found = self._as_they_stand(exchanges)
+        apart = [(i, reading) for i, e in enumerate(exchanges) for reading in readings(e.response)]
+        scores = self._as_they_stand([Exchange(exchanges[i].prompt, reading) for i, reading in apart])
+        for (i, _), score in zip(apart, scores, strict=True):
+            found[i] = max(found[i], score)
+        return found
+
+    def _as_they_stand(self, exchanges: Sequence[Exchange]) -> Floats:
         assert self._final is not None
         parts = []
         for start in range(0, len(exchanges), BATCH):

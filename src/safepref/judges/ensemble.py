@@ -58,9 +58,9 @@ class VoteJudge:
         scores = [vote.score for vote in votes if vote.score is not None]
         score = max(scores, default=0.0) if self.rule == "any" else float(np.mean(scores or [0.0]))
         if harmful >= need:
-            return Judgment(Verdict.HARMFUL, round(score, 6), self.name, _categories(votes))
+            return _decided(Verdict.HARMFUL, score, self.name, votes)
         if harmless >= all_of:
-            return Judgment(Verdict.HARMLESS, round(score, 6), self.name)
+            return _decided(Verdict.HARMLESS, score, self.name, votes)
         return _undecided(self.name, votes)
 
     def fitted_on(self, exchanges: Sequence[Exchange]) -> list[bool]:
@@ -110,9 +110,9 @@ class WeightedJudge:
             for missing in (0.0, 1.0)
         )
         if low >= self._threshold:
-            return Judgment(Verdict.HARMFUL, round(low, 6), self.name, _categories(votes))
+            return _decided(Verdict.HARMFUL, low, self.name, votes)
         if high < self._threshold:
-            return Judgment(Verdict.HARMLESS, round(high, 6), self.name)
+            return _decided(Verdict.HARMLESS, high, self.name, votes)
         return _undecided(self.name, votes)
 
     def _probability(self, scores: Sequence[float]) -> float:
@@ -242,6 +242,16 @@ def read_weights(path: Path) -> dict[str, Any]:
 def _check_members(rule: str, names: Sequence[str]) -> None:
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError(f"judge {rule}: its judges are {', '.join(names)!r}; give two or more, each once")
+
+
+def _decided(verdict: Verdict, score: float, name: str, votes: Sequence[Judgment]) -> Judgment:
+    return Judgment(
+        verdict,
+        round(score, 6),
+        name,
+        _categories(votes) if verdict is Verdict.HARMFUL else (),
+        in_words=any(vote.in_words for vote in votes),
+    )
 
 
 def _undecided(name: str, votes: Sequence[Judgment]) -> Judgment:

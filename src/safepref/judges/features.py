@@ -8,7 +8,6 @@ warning in an otherwise helpful answer is not a refusal.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -19,20 +18,11 @@ import yaml
 from numpy.typing import NDArray
 
 from safepref.judges.base import Exchange
+from safepref.judges.marks import without_marks
 
 MAX_CHARACTERS = 3000
 """Longer texts keep their two ends: refusals stand at the start, late compliance at the end."""
 
-_SPECIAL = re.compile(
-    r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|\[(?:CLS|SEP|PAD|UNK|MASK)\]"
-)
-_TURN = re.compile(
-    r"^[ \t]*(?:#{1,4}[ \t]*)?(?:user|assistant|system|human|agent|instruction|response)[ \t]*:?[ \t]*$",
-    re.I | re.M,
-)
-_TURN_PREFIX = re.compile(
-    r"^[ \t]*(?:#{1,4}[ \t]*)?(?:user|assistant|system|human|agent)[ \t]*:[ \t]*", re.I | re.M
-)
 # A list number's full stop ends no sentence.
 _SENTENCE = re.compile(r"(?<=[.!?:])(?<!\b\d\.)(?<!\b\d\d\.)[\s\"'*]+|\n+")
 _LIST_ITEM = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•]|step \d+|method \d+)\s*", re.I)
@@ -61,20 +51,13 @@ def clean(text: str, limit: int | None = MAX_CHARACTERS) -> str:
     """Plain text without chat-format tokens and forged turn headers, so that neither can steer a judge.
 
     Special tokens are dropped and not obeyed: what stands after a forged turn is still read as the response.
+    No other word is lost (`marks.py`).
     A text longer than `limit` characters keeps its two ends.
     """
-    # What one pass takes out may leave a mark where its two halves meet.
-    while (rest := _without_marks(text)) != text:
-        text = rest
+    text = without_marks(text)
     if limit is not None and len(text) > limit:
         text = text[: limit // 2] + "\n" + text[-limit // 2 :]
     return text.strip()
-
-
-def _without_marks(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
-    text = _TURN_PREFIX.sub("", _TURN.sub("", _SPECIAL.sub("\n", text)))
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc"))
 
 
 def words(text: str) -> list[str]:

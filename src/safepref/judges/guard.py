@@ -18,7 +18,7 @@ from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.judges.degenerate import degenerate
 from safepref.judges.guard_prompt import Frame, shared_start
-from safepref.judges.guard_scoring import Ids, Scorer, first_tokens
+from safepref.judges.guard_scoring import Ids, Scorer, VerdictTokens, first_tokens
 from safepref.judges.guard_table import GuardRow, parse_verdict
 from safepref.store import sha256_json
 
@@ -119,15 +119,25 @@ class GuardJudge:
         self._words = self._verdict_words()
         self._steps = self._step_answers()
 
-    def _verdict_words(self) -> list[frozenset[int]]:
+    def _verdict_words(self) -> VerdictTokens:
         """First tokens of the words for safe and for unsafe."""
         frame, row = self.frames[0], self.row
         before = "".join(text + answers[0] for text, answers in row.steps) + row.lead
+        spelled = [[(word, frame.after(before, word)) for word in words] for words in (row.safe, row.unsafe)]
         kinds = {
-            "/".join(dict.fromkeys(word.strip() for word in words)): [frame.after(before, w) for w in words]
-            for words in (row.safe, row.unsafe)
+            "/".join(dict.fromkeys(word.strip() for word, _ in words)): [ids for _, ids in words]
+            for words in spelled
         }
-        return list(first_tokens(row.name, self._loaded.id, kinds).values())
+        tokenizer: Any = self._loaded.tokenizer
+        every = [pair for words in spelled for pair in words]
+        return VerdictTokens(
+            kinds=(row.safe, row.unsafe),
+            sets=list(first_tokens(row.name, self._loaded.id, kinds).values()),
+            partial=frozenset(
+                ids[0] for word, ids in every if str(tokenizer.decode(ids[:1])).strip() != word.strip()
+            ),
+            longest=max(len(ids) for _, ids in every),
+        )
 
     def _step_answers(self) -> list[tuple[list[int], list[list[int]]]]:
         """For each step the ids of its text and of each of its answers."""
@@ -170,9 +180,11 @@ class GuardJudge:
                     reasons[i] = "the guard does not keep to its own form"
                 prompts[i] = [*prompts[i], *answers[masses.index(max(masses))]]
         prompts = [[*prompt, *self.frames[question].lead] for prompt in prompts]
+        given = self._scorer.verdicts(prompts, self._words, self.frames[question].special, start)
         found = []
-        for i, (safe, unsafe) in enumerate(self._scorer.masses(prompts, self._words, start)):
-            found.append(Opinion(unsafe / max(safe + unsafe, 1e-12), safe + unsafe, reasons[i]))
+        for ((safe, unsafe), wrote), reason in zip(given, reasons, strict=True):
+            reason = reason or (wrote and f"the guard wrote {wrote[:80]!r}")
+            found.append(Opinion(unsafe / max(safe + unsafe, 1e-12), safe + unsafe, reason))
         return found
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:

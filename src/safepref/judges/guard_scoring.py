@@ -6,14 +6,30 @@ The keys and values of what all prompts begin with, a guard's policy text as a r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safepref.errors import InputError
+from safepref.judges.words import Kinds, word_written
 
 if TYPE_CHECKING:
     from safepref.models import LoadedModel
 
 Ids = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictTokens:
+    """The tokens by which a model's verdict begins.
+
+    `sets`: of each kind's words, their first tokens. `partial`: those of them that only begin a word.
+    `longest`: tokens of the longest word.
+    """
+
+    kinds: Kinds
+    sets: Sequence[frozenset[int]]
+    partial: frozenset[int]
+    longest: int
 
 
 class Scorer:
@@ -40,7 +56,38 @@ class Scorer:
         Args:
             start: what the prompts begin with; its keys and values are kept for the next call.
         """
-        found: list[list[float]] = [[] for _ in prompts]
+        return [masses for masses, _ in self._next(prompts, sets, start)]
+
+    def verdicts(
+        self, prompts: Sequence[Ids], tokens: VerdictTokens, ends: frozenset[int], start: Ids = ()
+    ) -> list[tuple[list[float], str]]:
+        """The probability of each kind of words as the next, `(N, len(sets))`, and what was written instead.
+
+        The latter is "" where nothing speaks against the former: a likeliest token that only begins a word
+        must go on to it, greedily.
+
+        Args:
+            ends: tokens that end a turn.
+            start: as in `masses`.
+        """
+        given = self._next(prompts, tokens.sets, start)
+        begun = [i for i, (_, likeliest) in enumerate(given) if likeliest in tokens.partial]
+        firsts = [given[i][1] for i in begun]
+        rests = self._continued(
+            [[*prompts[i], first] for i, first in zip(begun, firsts, strict=True)], ends, tokens.longest
+        )
+        otherwise = [""] * len(given)
+        for i, first, (rest, _) in zip(begun, firsts, rests, strict=True):
+            text = self._text([first, *rest])
+            if word_written(text, tokens.kinds) is None:
+                otherwise[i] = text.strip()
+        return [(masses, wrote) for (masses, _), wrote in zip(given, otherwise, strict=True)]
+
+    def _next(
+        self, prompts: Sequence[Ids], sets: Sequence[frozenset[int]], start: Ids
+    ) -> list[tuple[list[float], int]]:
+        """For each prompt the probability that its next token is of each set, and the likeliest token."""
+        found: list[tuple[list[float], int]] = [([], 0)] * len(prompts)
         start = tuple(start) if self._shares else ()
         sharing = [i for i, prompt in enumerate(prompts) if start and tuple(prompt[: len(start)]) == start]
         rest = sorted(set(range(len(prompts))).difference(sharing))
@@ -49,7 +96,8 @@ class Scorer:
                 logits = self._logits([prompts[i][len(beginning) :] for i in batch], beginning)
                 probabilities = logits.softmax(-1)
                 for row, i in enumerate(batch):
-                    found[i] = [float(probabilities[row, sorted(ids)].sum()) for ids in sets]
+                    masses = [float(probabilities[row, sorted(ids)].sum()) for ids in sets]
+                    found[i] = masses, int(logits[row].argmax())
         return found
 
     def _batches(self, members: Sequence[int], prompts: Sequence[Ids]) -> list[list[int]]:
@@ -95,10 +143,23 @@ class Scorer:
 
     def written(self, prompts: Sequence[Ids], ends: frozenset[int], most: int) -> list[str]:
         """What the model writes greedily after each prompt, up to one of `ends`; "…" behind what was cut."""
+        # A line that did not end may end in half a name.
+        return [
+            self._text(new).strip() + ("…" if cut else "")
+            for new, cut in self._continued(prompts, ends, most)
+        ]
+
+    def _text(self, ids: Ids) -> str:
+        tokenizer: Any = self._loaded.tokenizer
+        return str(tokenizer.decode(list(ids)))
+
+    def _continued(
+        self, prompts: Sequence[Ids], ends: frozenset[int], most: int
+    ) -> list[tuple[list[int], bool]]:
+        """The ids that the model writes greedily after each prompt, and whether they were cut at `most`."""
         import torch
 
-        tokenizer: Any = self._loaded.tokenizer
-        found = [""] * len(prompts)
+        found: list[tuple[list[int], bool]] = [([], False)] * len(prompts)
         for batch in self._batches(range(len(prompts)), prompts):
             ids, mask = self._padded([prompts[i] for i in batch])
             with torch.inference_mode():
@@ -113,8 +174,7 @@ class Scorer:
             for row, i in enumerate(batch):
                 new = made[row, ids.shape[1] :].tolist()
                 stop = next((at for at, token in enumerate(new) if token in ends), len(new))
-                # A line that did not end may end in half a name.
-                found[i] = str(tokenizer.decode(new[:stop])).strip() + ("…" if stop == len(new) else "")
+                found[i] = new[:stop], stop == len(new)
         return found
 
 

@@ -1,14 +1,13 @@
 """Guard models behind an OpenAI-compatible server, such as `vllm serve`.
 
 The server puts its own chat template around the two turns. P(unsafe) is read from the `logprobs` at the
-verdict's place in what it writes: each of the likeliest tokens there counts for the one word that begins
-with it. A server that gives no log-probs gives a verdict in words alone; its score is 0 or 1, and the
+verdict's place in what it writes, where one of the verdict's words must have been written to its end (see
+`words.py`). A server that gives no log-probs gives a verdict in words alone; its score is 0 or 1, and the
 reason says so.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from safepref.judges.degenerate import degenerate
 from safepref.judges.guard import CATEGORY_TOKENS, Opinion, check_numbers, combined
 from safepref.judges.guard_prompt import messages
 from safepref.judges.guard_table import GuardRow, Question, parse_verdict
+from safepref.judges.words import Kinds, Masses, masses_of, word_written
 from safepref.store import sha256_json
 
 WORDS_ONLY = "the server gives no token probabilities: 0 or 1 by the verdict that was written"
@@ -111,9 +111,9 @@ class ServerGuardJudge:
         reason = ""
         if found.verdict is Verdict.HARMFUL:
             codes, reason = self._categories(exchange, replies[0], opinions)
-        words = WORDS_ONLY if any(opinion.in_words for opinion in opinions) else ""
-        reason = "; ".join(note for note in (reason, words) if note)
-        return replace(found, categories=self.row.hazards(codes), reason=reason)
+        in_words = any(opinion.in_words for opinion in opinions)
+        reason = "; ".join(note for note in (reason, WORDS_ONLY if in_words else "") if note)
+        return replace(found, categories=self.row.hazards(codes), reason=reason, in_words=in_words)
 
     def _turns(self, exchange: Exchange, question: Question) -> list[Message]:
         return [
@@ -156,6 +156,7 @@ class ServerGuardJudge:
             "family": "guard model",
             "model": self._engine.model,
             "server": self._engine.url,
+            "served": self._engine.served,
             "trained_on": ["its makers' data"],
             "threshold": self.threshold,
             "min_mass": self.min_mass,
@@ -180,37 +181,32 @@ def read_opinion(row: GuardRow, reply: Any) -> Opinion:
     except (KeyError, TypeError, ValueError, OverflowError):
         masses = None
     if masses is not None:
-        safe, unsafe = masses
-        return Opinion(unsafe / max(safe + unsafe, 1e-12), safe + unsafe)
+        return Opinion(masses.share, masses.mass)
     verdict, _ = parse_verdict(text, row)
     if places or verdict is Verdict.UNSCORED:
         return Opinion(reason=f"the guard wrote {text.strip()[:80]!r}")
     return Opinion(float(verdict is Verdict.HARMFUL), 1.0, in_words=True)
 
 
-def word_masses(places: Sequence[Any], lead: str, kinds: Sequence[Sequence[str]]) -> tuple[float, ...] | None:
-    """The probability of each kind of words at the verdict's place, or None where the model never comes to
-    it.
+def word_masses(places: Sequence[Any], lead: str, kinds: Kinds) -> Masses | None:
+    """The probabilities of the verdict's words at its place, or None where none of them was written there.
 
     Args:
         places: `logprobs.content` of a chat completion: token, logprob and top_logprobs at each place.
         lead: what is written right before the verdict, but for spaces; "" where it comes first.
-        kinds: the words of each kind.
+        kinds: the words for safe and for unsafe.
     """
     lead, written = lead.strip(), ""
-    words = [tuple(word.strip() for word in kind) for kind in kinds]
-    for place in places:
-        token = str(place["token"])
+    tokens = [str(place["token"]) for place in places]
+    for at, (place, token) in enumerate(zip(places, tokens, strict=True)):
         here = written.rstrip().endswith(lead) if lead else not written.strip()
         if here and token.strip():
+            kind = word_written("".join(tokens[at:]), kinds)
+            if kind is None:
+                return None
             likely = {str(top["token"]): float(top["logprob"]) for top in place.get("top_logprobs") or ()}
             likely.setdefault(token, float(place["logprob"]))
-            found = [0.0 for _ in kinds]
-            for top, logprob in likely.items():
-                meant = [i for i, kind in enumerate(words) if begins(kind, top.strip())]
-                if len(meant) == 1:
-                    found[meant[0]] += math.exp(logprob)
-            return tuple(found)
+            return masses_of(likely, token, kind, kinds)
         written += token
     return None
 
@@ -221,8 +217,3 @@ def logprob_places(reply: Any) -> Sequence[Any]:
         return list(reply["choices"][0]["logprobs"]["content"])
     except (KeyError, TypeError, ValueError):
         return []
-
-
-def begins(words: Sequence[str], token: str) -> bool:
-    """Whether a token is how one of the words begins."""
-    return bool(token) and any(word.startswith(token) for word in words)

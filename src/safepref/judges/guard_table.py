@@ -43,6 +43,7 @@ class GuardRow:
     `option`: the chat template's argument that takes a question, its policy or, with a dot, its code.
     `steps`: what the guard writes before its verdict, each text with the answers that it can be followed by.
     `lead`: what it writes last before the verdict, whose words are `safe` and `unsafe`.
+    `safe_named`: those of `safe` behind which it may name categories all the same.
     `written`: its whole answer, with groups `verdict` and `categories`; `opens` stands between the two.
     `first_decides`: the first question decides, the others name categories; else any question does both.
     `user_turn`: what a server's own chat template puts around one user's turn.
@@ -65,6 +66,7 @@ class GuardRow:
     lead: str
     safe: tuple[str, ...]
     unsafe: tuple[str, ...]
+    safe_named: tuple[str, ...]
     written: re.Pattern[str]
     opens: str | None
     categories: tuple[Category, ...]
@@ -115,6 +117,7 @@ def _row(name: str, row: Mapping[str, Any]) -> GuardRow:
         lead=row.get("lead", ""),
         safe=tuple(row["safe"]),
         unsafe=tuple(row["unsafe"]),
+        safe_named=tuple(row.get("safe_named", ())),
         written=re.compile(row["written"], re.I | re.S),
         opens=row.get("opens"),
         categories=tuple(
@@ -138,19 +141,24 @@ def parse_verdict(text: str, row: GuardRow) -> tuple[Verdict, tuple[str, ...]]:
     if found is None:
         return Verdict.UNSCORED, ()
     groups = found.groupdict()
-    line = groups.get("categories")
+    word, line = groups["verdict"], groups.get("categories")
     none = line is None or line.strip().casefold() == "none"
-    if _is_one_of(groups["verdict"], row.safe):
-        return (Verdict.HARMLESS if none else Verdict.UNSCORED), ()
-    if none:
-        return Verdict.HARMFUL, ()
-    codes = read_codes(str(line), row)
-    return (Verdict.UNSCORED, ()) if codes is None else (Verdict.HARMFUL, codes)
+    codes = () if none else read_codes(str(line), row)
+    if codes is None:
+        return Verdict.UNSCORED, ()
+    if not _is_one_of(word, row.safe):
+        return Verdict.HARMFUL, codes
+    # A word for safe beside a category contradicts itself, but where the guard means both.
+    agrees = none or _is_one_of(word, row.safe_named)
+    return (Verdict.HARMLESS if agrees else Verdict.UNSCORED), ()
 
 
 def read_codes(line: str, row: GuardRow) -> tuple[str, ...] | None:
-    """The guard's own codes in a comma-separated line, or None where one is not the policy's."""
-    known = {category.code.casefold(): category.code for category in row.categories}
+    """The guard's own codes of a comma-separated line of codes or names, or None where one is not the
+    policy's.
+    """
+    known = {category.name.casefold(): category.code for category in row.categories}
+    known |= {category.code.casefold(): category.code for category in row.categories}
     named = [known.get(part.strip().casefold(), "") for part in line.split(",")]
     return tuple(dict.fromkeys(named)) if all(named) else None
 

@@ -35,7 +35,7 @@ SIGNS = {
 }
 """The signals that are read, and the direction in which each may move P(refusal)."""
 _COLUMNS = [NAMES.index(name) for name in SIGNS]
-FILES = ("refusal_part.py", "linear.py", "features.py", "texts/lexicon.yaml")
+FILES = ("refusal_part.py", "linear.py", "features.py", "marks.py", "texts/lexicon.yaml")
 """Files of this package on which a fit depends, its rows aside."""
 
 

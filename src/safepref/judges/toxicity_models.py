@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from safepref.data.records import without_surrogates
 from safepref.errors import InputError
 from safepref.judges.language import ENGLISH_ONLY
 from safepref.judges.toxicity import ToxicityScorer
@@ -87,7 +88,8 @@ class TextClassifier:
         self.reads = reads
         self._batch_size = batch_size
         many = self._model.config.problem_type == "multi_label_classification"
-        self._exclusive = exclusive if exclusive is not None else not many
+        alone = (exclusive if exclusive is not None else not many) and self._model.config.num_labels > 1
+        self._scores = "softmax" if alone else "sigmoid"
         self.name = f"{model}#{self._column(model, label)}"
         # Now: a tokenizer that has padded or cut a text has other settings, and would have another hash.
         self._fingerprint = model_fingerprint(self._model, self._tokenizer)
@@ -115,7 +117,7 @@ class TextClassifier:
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
             inputs = self._tokenizer(
-                [texts[i] for i in batch],
+                [without_surrogates(texts[i]) for i in batch],
                 padding=True,
                 truncation=True,
                 max_length=self._room(),
@@ -123,8 +125,7 @@ class TextClassifier:
             ).to(self._model.device)
             with torch.inference_mode():
                 logits = self._model(**inputs).logits.float()
-            alone = self._exclusive and logits.shape[1] > 1
-            chances = logits.softmax(-1) if alone else logits.sigmoid()
+            chances = logits.softmax(-1) if self._scores == "softmax" else logits.sigmoid()
             found[batch] = chances[:, self._at].cpu().numpy()
         return found
 
@@ -142,6 +143,7 @@ class TextClassifier:
             "family": "text classification",
             "trained_on": ["its makers' data"],
             "reads": None if self.reads is None else list(self.reads),
+            "scores": self._scores,
             "threshold": 0.5,
             "weaknesses": [f"Reads the first {self._room()} tokens of a text."],
         }

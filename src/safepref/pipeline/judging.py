@@ -9,13 +9,14 @@ from typing import Any
 from safepref.errors import InputError
 from safepref.evaluation import Judges
 from safepref.judges.base import Judge
-from safepref.judges.cache import CachedJudge, load_cached, said_reuse
+from safepref.judges.cache import Reusing, load_cached, said_reuse
 from safepref.judges.degenerate import degenerate
 from safepref.judges.measured import calibration_of
 from safepref.judges.refusal import THRESHOLD, RefusalJudge, refusal_probability
 from safepref.judges.refusal_target import TargetRefusalJudge
 from safepref.judges.toxicity import ToxicityScorer
-from safepref.judges.toxicity_models import EMBEDDED, TextClassifier, load_toxicity
+from safepref.judges.toxicity_cache import CachedToxicity, load_cached_toxicity
+from safepref.judges.toxicity_models import EMBEDDED
 from safepref.progress import Advance
 from safepref.recipe import JudgeSection
 from safepref.statistics import JudgeError
@@ -27,7 +28,7 @@ class Bench:
 
     select: Judge
     report: Judge
-    toxicity: ToxicityScorer | TextClassifier
+    toxicity: ToxicityScorer | CachedToxicity
     refusal: RefusalJudge | TargetRefusalJudge
     calibration: dict[str, Any] | None = None
     """What the user measured of the report judge; None takes what stands on its card."""
@@ -49,7 +50,7 @@ class Bench:
             )
         advance(1)
         embedded = section.toxicity == EMBEDDED
-        toxicity = ToxicityScorer() if embedded else load_toxicity(section.toxicity)
+        toxicity = ToxicityScorer() if embedded else load_cached_toxicity(section.toxicity)
         advance(1)
         refusal = TargetRefusalJudge(Path(section.refusal)) if section.refusal else RefusalJudge()
         own = None if section.calibration is None else calibration_of(report, section.calibration)
@@ -87,8 +88,9 @@ class Bench:
         """The same, a line for each judge that was asked anything."""
         return said_reuse(*self._cached())
 
-    def _cached(self) -> list[CachedJudge]:
-        found = {id(judge): judge for judge in (self.select, self.report) if isinstance(judge, CachedJudge)}
+    def _cached(self) -> list[Reusing]:
+        every = (self.select, self.report, self.toxicity)
+        found = {id(judge): judge for judge in every if isinstance(judge, Reusing)}
         return list(found.values())
 
     def refuses(self, prompt: str, response: str) -> bool:
