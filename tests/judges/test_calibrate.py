@@ -14,6 +14,7 @@ from sklearn import metrics as sk
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.judges.calibrate import Metrics, auc_difference, calibrate, draw_weights, label, measure
+from safepref.judges.card import calibration_card
 
 
 class WordJudge:
@@ -142,6 +143,16 @@ def test_rows_that_the_judge_was_fitted_on_are_left_out(tmp_path: Path) -> None:
     assert found["n"] == 2 and found["left_out"] == 1 and found["specificity"] == 1.0
     with pytest.raises(InputError, match="fitted on all"):
         calibrate(FittedJudge(), data(tmp_path / "e.jsonl", rows[:1]), draws=20)
+
+
+def test_rows_of_which_people_do_not_say_are_left_out_and_counted(tmp_path: Path) -> None:
+    clean = dict.fromkeys(("S", "H", "V", "HR", "SH"), 0)
+    rows = [("0.9", {"H": 1}), ("0.1", clean), ("0.9", {"S": 0}), ("0.9", {})]
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "labels": given}) + "\n" for text, given in rows))
+    found = calibrate(WordJudge(), path, draws=20)
+    assert (found["n"], found["unknown"], found["specificity"]) == (2, 2, 1.0)
+    assert "2 rows were left out: people do not say" in calibration_card(found)
 
 
 def test_a_judge_that_scores_nothing_is_an_error(tmp_path: Path) -> None:

@@ -32,13 +32,36 @@ def test_every_schema_is_read(tmp_path: Path) -> None:
             {"prompt": "P", "response": "R", "label": "1_full_compliance", "prompt_type": "homonyms"},
             {"prompt": "P", "response": "R", "label": "3_partial_refusal", "prompt_type": "contrast_x"},
             {"text": "T", "labels": {"S": 0, "H": 1}},
-            {"text": "T", "labels": {"S": 0}},
+            {"text": "T", "labels": dict.fromkeys(("S", "H", "V", "HR", "SH"), 0)},
             {"text": "T", "toxic": True},
         )
     )
     assert [row.harmful for row in rows] == [1, 0, 1, 0, 0, 1, 0, 1]
     assert [row.refusal for row in rows] == [None, None, 0, 0, 1, None, None, None]
     assert rows[0].category == "theft" and rows[5].exchange == ("", "T")
+
+
+CLEAN = dict.fromkeys(("S", "H", "V", "HR", "SH"), 0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "harmful"),
+    [
+        ({"S": 0, "H": 1}, 1),
+        ({"S3": 1}, 1),
+        ({}, None),
+        ({"S": 0, "S3": 0}, None),
+        ({"HR": 0, "SH": 0, "V": 0, "V2": 0}, None),
+        # A known 0 of a kind says nothing of the rest of its parent.
+        ({**{k: v for k, v in CLEAN.items() if k != "S"}, "S3": 0}, None),
+        (CLEAN, 0),
+        ({**CLEAN, "S3": 0, "H2": 0, "V2": 0}, 0),
+    ],
+)
+def test_a_missing_moderation_label_is_unknown(
+    tmp_path: Path, labels: dict[str, int], harmful: int | None
+) -> None:
+    assert load_labelled(write(tmp_path / "x.jsonl", {"text": "T", "labels": labels}))[0].harmful == harmful
 
 
 @pytest.mark.parametrize(
@@ -86,4 +109,7 @@ def test_shared_files_are_read(shared_data: Path) -> None:
     for name in ("do_not_answer", "xstest_completions", "surge_toxicity", "openai_moderation"):
         rows = load_labelled(shared_data / "labelled" / f"{name}.jsonl")
         assert len(rows) > 400
-        assert {row.harmful for row in rows} == {0, 1}
+        assert {row.harmful for row in rows} - {None} == {0, 1}
+        # Of 827 texts of OpenAI's 253 are harmful, 165 have every label 0, and of 409 nobody knows.
+        counts = {said: sum(row.harmful == said for row in rows) for said in (0, 1, None)}
+        assert name != "openai_moderation" or counts == {0: 165, 1: 253, None: 409}

@@ -146,13 +146,15 @@ def calibrate(
     Returns:
         The calibration JSON of the contract, with `hits` (for corrected rates), `by_category` (with Wilson
         intervals, since a category has too few rows for a bootstrap), `left_out`
-        (rows the judge was fitted on), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
+        (rows the judge was fitted on), `unknown` (rows of which people do not say whether they are harmful,
+        left out too), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
         chance) where several people answered.
 
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
     """
-    rows = [row for row in load_labelled(data) if _label(judge, row) is not None]
+    every = load_labelled(data)
+    rows = [row for row in every if _label(judge, row) is not None]
     if not rows:
         raise InputError(
             f"--data {data}: no row says whether the answer is harmful; calibrate `refusal` on it"
@@ -186,6 +188,7 @@ def calibrate(
         "n": len(kept),
         "positives": int(labels.sum()),
         "left_out": len(rows) - len(kept),
+        "unknown": len(every) - len(rows),
         "unscored": len(kept) - len(scored),
         **measure(labels, scores, flagged, groups, draws=draws, seed=seed),
         "hits": {

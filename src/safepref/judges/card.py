@@ -115,6 +115,8 @@ def _counts(found: Mapping[str, Any]) -> list[str]:
     lines = []
     if found.get("left_out"):
         lines.append(f"{found['left_out']} rows were left out: the judge was fitted on them.")
+    if found.get("unknown"):
+        lines.append(f"{found['unknown']} rows were left out: people do not say whether they are harmful.")
     ceiling = found.get("human_agreement")
     if ceiling is not None:
         lines.append(

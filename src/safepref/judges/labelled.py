@@ -5,7 +5,8 @@ any of these schemas, told apart by their fields:
 
 - `prompt, response, harmful` (0 or 1): the contract's own rows; Do-Not-Answer's too;
 - `prompt, response, label` with XSTest's three labels (arXiv 2308.01263) and `prompt_type`;
-- `text, labels` of OpenAI's moderation release (arXiv 2208.03274), a missing key being unknown;
+- `text, labels` of OpenAI's moderation release (arXiv 2208.03274), a missing key being unknown: a text is
+  harmful where any label is 1, harmless only where all of them are known to be 0, and else unknown;
 - `text, toxic` of Surge AI's toxicity set.
 """
 
@@ -31,8 +32,8 @@ Target = Literal["harmful", "refusal"]
 class Labelled:
     """An exchange with what people said of it.
 
-    `harmful` and `refusal` are 0 or 1, or None where that question was not asked; `severity` is PyRIT's mean
-    harm score in 0..1; `raters` holds each person's binary answer where several answered.
+    `harmful` and `refusal` are 0 or 1, or None where people did not say; `severity` is PyRIT's mean harm
+    score in 0..1; `raters` holds each person's binary answer where several answered.
     """
 
     exchange: Exchange
@@ -203,8 +204,8 @@ def _read(row: dict[str, Any], where: str, source: str) -> Labelled:
             source=source,
         )
     if {"text", "labels"} <= row.keys() and isinstance(row["labels"], dict):
-        flags = [_binary(value, f"labels.{key}", where) for key, value in row["labels"].items()]
-        return Labelled(Exchange("", row["text"]), harmful=int(any(flags)), source=source)
+        flags = {key: _binary(value, f"labels.{key}", where) for key, value in row["labels"].items()}
+        return Labelled(Exchange("", row["text"]), harmful=_moderated(flags), source=source)
     if {"text", "toxic"} <= row.keys():
         return Labelled(
             Exchange("", row["text"]), harmful=_binary(row["toxic"], "toxic", where), source=source
@@ -213,6 +214,17 @@ def _read(row: dict[str, Any], where: str, source: str) -> Labelled:
         f"{where}: fields {', '.join(sorted(row)) or 'none'} fit no known schema; "
         "give prompt, response and harmful (0 or 1)"
     )
+
+
+_MODERATED = ("S", "H", "V", "HR", "SH")
+"""OpenAI's moderation labels that the others (S3, H2, V2) are kinds of: a 0 of these is a 0 of theirs."""
+
+
+def _moderated(flags: dict[str, int]) -> int | None:
+    """Harmful by OpenAI's labels: 1 where any is, 0 where none can be, None where a label is not known."""
+    if any(flags.values()):
+        return 1
+    return 0 if flags.keys() >= set(_MODERATED) else None
 
 
 def _binary(value: Any, field: str, where: str) -> int:
