@@ -88,6 +88,38 @@ def test_a_calibration_of_another_version_of_the_judge_is_refused(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"members": [{"judge": "a", "threshold": 0.7}, {"judge": "b"}]}, "had other members"),
+        ({"members": [{"judge": "a", "threshold": 0.5, "min_mass": 0.4}, {"judge": "b"}]}, "other members"),
+        ({"members": [{"judge": "a", "threshold": 0.5}]}, "had other members"),
+        ({"vote": {"weights": [1, 3]}}, "had other vote"),
+        ({"min_mass": 0.4}, r"had min_mass 0\.5 when it was measured and has 0\.4 now"),
+        ({"model": "another"}, "had model 'one'"),
+    ],
+)
+def test_all_that_verdicts_depend_on_is_compared(
+    tmp_path: Path, changed: dict[str, object], says: str
+) -> None:
+    class Whole(WordJudge):
+        def __init__(self) -> None:
+            self.own: dict[str, object] = {}
+
+        def card(self) -> dict[str, object]:
+            members = [{"judge": "a", "threshold": 0.5, "rows": 3}, {"judge": "b"}]
+            own = {"model": "one", "min_mass": 0.5, "vote": {"weights": [1, 2]}, "members": members}
+            return {**super().card(), **own, **self.own}
+
+    judge, file = Whole(), tmp_path / "card.json"
+    write_json(file, calibrate(judge, data(tmp_path / "rows.jsonl", ROWS)))
+    judge.own = {"members": [{"judge": "a", "threshold": 0.5, "rows": 4}, {"judge": "b"}]}
+    assert calibration_of(judge, file)  # how many rows it was fitted on moves no verdict
+    judge.own = changed
+    with pytest.raises(InputError, match=says):
+        calibration_of(judge, file)
+
+
+@pytest.mark.parametrize(
     ("written", "says"),
     [
         ("[]", "no calibration"),

@@ -16,6 +16,7 @@ import yaml
 
 from safepref.errors import InputError
 from safepref.judges.base import Judge
+from safepref.judges.version import version_differs
 from safepref.statistics import JudgeError
 from safepref.store import read_json
 
@@ -69,10 +70,12 @@ def calibration_of(judge: Judge, path: str | Path) -> dict[str, Any]:
             f"{judge.name!r}; calibrate that one"
         )
     then, now = found.get("card") or {}, judge.card()
-    for key in ("fingerprint", "model_sha256", "prompt_sha256", "threshold"):
-        if then.get(key) != now.get(key):
-            raise InputError(
-                f"judges.calibration {path}: judge {judge.name} had {key} {then.get(key)!r} when it was "
-                f"measured and has {now.get(key)!r} now; calibrate it anew"
-            )
+    key = version_differs(then, now)
+    if key:
+        changed = (
+            f"had other {key} when it was measured"
+            if key in ("vote", "members")
+            else f"had {key} {then.get(key)!r} when it was measured and has {now.get(key)!r} now"
+        )
+        raise InputError(f"judges.calibration {path}: judge {judge.name} {changed}; calibrate it anew")
     return found
