@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from safepref import statistics as s
 from safepref.errors import InputError
@@ -32,6 +33,14 @@ def test_wilson_holds_the_rate_and_mirrors(n, data):
     assert 0 <= low <= k / n <= high <= 1
     mirrored = s.wilson(n - k, n)
     assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((low, high))
+
+
+@given(st.integers(1, 300), st.floats(0.5, 0.999), st.data())
+@settings(max_examples=60, deadline=None)
+def test_wilson_is_scipys_on_whole_numbers(n, level, data):
+    k = data.draw(st.integers(0, n))
+    scipys = stats.binomtest(k, n).proportion_ci(level, "wilson")
+    assert s.wilson(k, n, level) == pytest.approx((scipys.low, scipys.high), abs=1e-9)
 
 
 def test_bootstrap_of_a_mean_has_the_normal_width():
@@ -176,6 +185,48 @@ def test_corrected_is_null_where_it_means_nothing():
     assert below.value is None and below.interval is None and "false-alarm" in below.why
 
 
+def test_a_rate_above_the_judges_sensitivity_shows_that_the_calibration_does_not_fit():
+    judge = s.JudgeError.from_rates(0.6, 0.95, 200, 200, "labels")
+    above = s.corrected_rate(0.8, judge, n=200)
+    assert above.value is None and above.interval is None
+    assert "above the judge's sensitivity [0.531, 0.665] on labels" in above.why
+    # The mirror of a rate below the false alarms, to the digit.
+    mirrored = s.corrected_rate(0.2, s.JudgeError.from_rates(0.95, 0.6, 200, 200, "labels"), n=200)
+    assert mirrored.value is None and "below the judge's false-alarm rate [0.335, 0.469]" in mirrored.why
+
+
+@given(st.integers(0, 60), st.integers(1, 60), st.floats(0.55, 1), st.floats(0.55, 1), st.integers(20, 400))
+@settings(max_examples=80, deadline=None)
+def test_no_corrected_interval_is_made_by_clipping(k, n, se, sp, rows):
+    got = s.corrected_rate(min(k, n) / n, s.JudgeError.from_rates(se, sp, rows, rows), n=n)
+    if got.interval is None:
+        assert got.value is None and got.why
+        return
+    low, high = got.interval
+    # A draw in the middle that is not clipped: at most one end is an end of 0..1.
+    assert low < high and not (low == 0 and high == 1 and rows > 200 and n > 50)
+    assert low <= got.value <= high
+
+
+def test_too_few_answers_show_nothing_about_the_false_alarms():
+    judge = s.JudgeError.from_rates(0.9, 0.8, 200, 200)
+    one = s.corrected_rate(0.0, judge, n=1, draws=[0.0, math.nan, 0.0])
+    assert one.value is None and "lies below" not in one.why
+    assert "cannot be told from the judge's false-alarm rate" in one.why and "at most 0." in one.why
+    assert "lies below" in s.corrected_rate(0.0, judge, n=60).why
+
+
+def test_labels_of_one_request_are_worth_fewer_rows():
+    alone = s.JudgeError(80, 100, 90, 100)
+    same = s.JudgeError(80, 100, 90, 100, "", 100, 100)
+    fewer = s.JudgeError(80, 100, 90, 100, "", 20, 20)
+    tenth = s.JudgeError(16, 20, 18, 20)
+    assert s.corrected_rate(0.4, same, n=300) == s.corrected_rate(0.4, alone, n=300)
+    assert s.corrected_rate(0.4, fewer, n=300).interval == pytest.approx(
+        s.corrected_rate(0.4, tenth, n=300).interval
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -191,6 +242,7 @@ def test_corrected_is_null_where_it_means_nothing():
         (lambda: s.mcnemar([2], [1]), "other than 0 and 1"),
         (lambda: s.cohen_kappa([], []), "0 against 0"),
         (lambda: s.JudgeError(5, 4, 1, 1), "5 of 4"),
+        (lambda: s.JudgeError(1, 2, 3, 4, effective_positives=3), "effective positives: 3 of 2"),
         (lambda: s.JudgeError.from_rates(1.2, 0.5, 5, 5), "sensitivity: 1.2"),
         (lambda: s.corrected_rate(1.2, s.JudgeError(1, 1, 1, 1), n=3), "1.2"),
         (lambda: s.resampled_means([1.0], draws=0), "0 resamples"),
