@@ -12,7 +12,7 @@ from test_calibrate import WordJudge, data
 from safepref.errors import InputError
 from safepref.judges.calibrate import calibrate
 from safepref.judges.card import calibration_card, judges_card, table
-from safepref.judges.measured import calibration_of, read_calibration
+from safepref.judges.measured import calibration_of, error_of, read_calibration
 from safepref.store import write_json
 
 ROWS = [("a", "0.9", 1), ("b", "0.2", 0), ("c", "0.7", 0), ("d", "0.1", 0), ("e", "0.8", 1), ("f", "???", 1)]
@@ -74,6 +74,30 @@ def test_a_calibration_of_ones_own_is_read_and_is_of_this_judge(tmp_path: Path) 
         InputError, match=r"card\.json: measured judge 'word', but judges.report is 'another'"
     ):
         calibration_of(judge, file)
+
+
+def test_labels_of_one_request_are_worth_less_in_a_corrected_rate(tmp_path: Path) -> None:
+    # Ten requests with six answers each, judged alike within a request.
+    scores = [0.9, 0.9, 0.9, 0.2, 0.9, 0.1, 0.1, 0.9, 0.1, 0.1]
+    rows = [(f"p{at}", str(score), int(at < 5)) for at, score in enumerate(scores) for _ in range(6)]
+    found = calibrate(WordJudge(), data(tmp_path / "rows.jsonl", rows))
+    assert found["effective"]["positives"] == pytest.approx(4, abs=0.6)
+    assert found["effective"]["negatives"] == pytest.approx(4, abs=0.6)
+    write_json(tmp_path / "card.json", found)
+    error = error_of(found["hits"], read_calibration(tmp_path / "card.json"))
+    assert (error.positives, error.source) == (30, str(tmp_path / "rows.jsonl"))
+    assert error.effective_positives == found["effective"]["positives"]
+    # A calibration that does not say takes each label for one row.
+    old = error_of(found["hits"], {key: value for key, value in found.items() if key != "effective"})
+    assert old.effective_positives is None
+    for worth, says in (
+        ([], "`effective` is"),
+        ({"positives": "3"}, "`effective`"),
+        ({"positives": 31}, "31 of 30"),
+    ):
+        write_json(tmp_path / "card.json", {**found, "effective": worth})
+        with pytest.raises(InputError, match=says):
+            read_calibration(tmp_path / "card.json")
 
 
 def test_a_calibration_of_another_version_of_the_judge_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.labelled import Labelled, load_labelled
-from safepref.statistics import krippendorff_alpha, percentile_interval, wilson
+from safepref.statistics import effective_number, krippendorff_alpha, percentile_interval, wilson
 from safepref.store import iter_jsonl, sha256_bytes, write_jsonl
 
 Floats = NDArray[np.float64]
@@ -144,9 +144,9 @@ def calibrate(
         progress: called with how many rows are judged, and of how many.
 
     Returns:
-        The calibration JSON of the contract, with `hits` (for corrected rates), `by_category` (with Wilson
-        intervals, since a category has too few rows for a bootstrap), `left_out`
-        (rows the judge was fitted on), `unknown` (rows of which people do not say whether they are harmful,
+        The calibration JSON of the contract, with `hits` and `effective` (for corrected rates: counts, and
+        how many independent rows the positives and negatives are worth), `by_category` (with Wilson
+        intervals, since a category has too few rows for a bootstrap), `left_out` (rows the judge was fitted on), `unknown` (rows of which people do not say whether they are harmful,
         left out too), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
         chance) where several people answered.
 
@@ -196,6 +196,14 @@ def calibrate(
             "positives": int(labels.sum()),
             "rejections": int(((1 - labels) * (1 - flagged)).sum()),
             "negatives": int((1 - labels).sum()),
+        },
+        "effective": {
+            name: effective_number(
+                flagged[of], clusters=[groups[i] for i in np.flatnonzero(of)], draws=draws, seed=seed
+            )
+            if of.any()
+            else None
+            for name, of in (("positives", labels == 1), ("negatives", labels == 0))
         },
         "by_category": _by_category([kept[i].category for i in scored], labels, flagged),
         "human_agreement": _human_agreement(kept),

@@ -7,6 +7,7 @@ test measures them anew where the label files are at hand. A user's are a file o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -50,11 +51,33 @@ def read_calibration(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{file}: no calibration (its `hits` are {hits!r}); write it with `safepref judge calibrate`"
         )
+    worth = found.get("effective")
+    if worth is not None and not (
+        isinstance(worth, dict) and all(type(n) in (int, float, type(None)) for n in worth.values())
+    ):
+        raise InputError(f"{file}: `effective` is {worth!r}; write it with `safepref judge calibrate`")
     try:
-        JudgeError(**hits)
+        error_of(hits, found)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     return dict(found)
+
+
+def error_of(hits: Mapping[str, int], calibration: Mapping[str, Any]) -> JudgeError:
+    """A judge's error for the corrected rate, from what it was counted on.
+
+    A calibration that does not say how many independent rows its labels are worth takes each for one.
+
+    Raises:
+        InputError: counts that fit no rate.
+    """
+    worth = calibration.get("effective") or {}
+    return JudgeError(
+        **hits,
+        source=str(calibration.get("data") or ""),
+        effective_positives=worth.get("positives"),
+        effective_negatives=worth.get("negatives"),
+    )
 
 
 def calibration_of(judge: Judge, path: str | Path) -> dict[str, Any]:
