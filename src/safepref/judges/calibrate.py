@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.labelled import Labelled, load_labelled
+from safepref.judges.raters import human_agreement, rater_figures
 from safepref.statistics import effective_number, krippendorff_alpha, percentile_interval, wilson
 from safepref.store import iter_jsonl, sha256_bytes, write_jsonl
 
@@ -146,9 +147,10 @@ def calibrate(
     Returns:
         The calibration JSON of the contract, with `hits` and `effective` (for corrected rates: counts, and
         how many independent rows the positives and negatives are worth), `by_category` (with Wilson
-        intervals, since a category has too few rows for a bootstrap), `left_out` (rows the judge was fitted on), `unknown` (rows of which people do not say whether they are harmful,
-        left out too), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
-        chance) where several people answered.
+        intervals, since a category has too few rows for a bootstrap), `left_out` (rows the judge was fitted
+        on), `unknown` (rows of which people do not say whether they are harmful, left out too), and where
+        several people answered `human_agreement` (of two of them), `human_alpha` (Krippendorff's, beyond
+        chance) and `raters` (raters.py).
 
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
@@ -206,8 +208,9 @@ def calibrate(
             for name, of in (("positives", labels == 1), ("negatives", labels == 0))
         },
         "by_category": _by_category([kept[i].category for i in scored], labels, flagged),
-        "human_agreement": _human_agreement(kept),
-        "human_alpha": krippendorff_alpha([row.raters for row in kept]),
+        "human_agreement": human_agreement(kept),
+        "human_alpha": krippendorff_alpha([row.votes for row in kept]),
+        "raters": rater_figures([kept[i] for i in scored], flagged, draws=draws, seed=seed),
         "card": card,
     }
 
@@ -227,17 +230,6 @@ def _by_category(categories: Sequence[str], labels: Floats, flagged: Floats) -> 
             },
         }
     return found
-
-
-def _human_agreement(rows: Sequence[Labelled]) -> float | None:
-    """Share of pairs of people who gave the same answer, over rows that several people labelled."""
-    pairs = agree = 0
-    for row in rows:
-        for i, first in enumerate(row.raters):
-            for second in row.raters[:i]:
-                pairs += 1
-                agree += first == second
-    return agree / pairs if pairs else None
 
 
 def label(

@@ -33,14 +33,14 @@ class Labelled:
     """An exchange with what people said of it.
 
     `harmful` and `refusal` are 0 or 1, or None where people did not say; `severity` is PyRIT's mean harm
-    score in 0..1; `raters` holds each person's binary answer where several answered.
+    score in 0..1; `raters` holds each person's score in 0..1 where several answered.
     """
 
     exchange: Exchange
     harmful: int | None = None
     refusal: int | None = None
     severity: float | None = None
-    raters: tuple[int, ...] = ()
+    raters: tuple[float, ...] = ()
     category: str = ""
     source: str = ""
 
@@ -48,6 +48,11 @@ class Labelled:
     def group(self) -> str:
         """The request, normalised: rows of one request are not independent."""
         return normalise(self.exchange.prompt) or normalise(self.exchange.response)
+
+    @property
+    def votes(self) -> tuple[int, ...]:
+        """What each of several people said: harmful from a score of one half."""
+        return tuple(int(score >= 0.5) for score in self.raters)
 
 
 def normalise(text: str) -> str:
@@ -130,7 +135,7 @@ def pyrit_harm() -> list[Labelled]:
                     Exchange(row["objective"], row["assistant_response"]),
                     harmful=int(severity >= 0.5),
                     severity=severity,
-                    raters=tuple(int(s >= 0.5) for s in scores) if len(scores) > 1 else (),
+                    raters=tuple(scores) if len(scores) > 1 else (),
                     category=stem.removesuffix("_multi_score").removeprefix("mini_"),
                     source="pyrit-harm",
                 )
