@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from typing import Any, Literal
 from safepref import assets
 from safepref.errors import InputError
 from safepref.judges.base import Exchange
-from safepref.store import iter_jsonl
+from safepref.store import iter_jsonl, sha256_bytes
 
 Target = Literal["harmful", "refusal"]
 
@@ -58,6 +58,27 @@ class Labelled:
 def normalise(text: str) -> str:
     """Lower case, letters and digits only, single spaces: what exact-overlap checks compare."""
     return re.sub(r"\W+", " ", text.lower()).strip()
+
+
+def request_hashes(rows: Sequence[Labelled]) -> list[str]:
+    """The rows' distinct requests, normalised, as 16 hex digits each: what a fitted judge's file keeps of
+    them.
+    """
+    return sorted({sha256_bytes(row.group.encode(errors="surrogatepass"))[:16] for row in rows})
+
+
+def fitted_requests(fitted: Mapping[str, Any], exchanges: Sequence[Exchange], judge: str) -> list[bool]:
+    """Whether each exchange's request is among the hashes in a fitted judge's file.
+
+    Raises:
+        InputError: the file has none, so that nobody knows.
+    """
+    if not isinstance(fitted.get("requests"), list):
+        raise InputError(
+            f"judge {judge}: its file does not say which requests it was fitted on; fit it anew to measure it"
+        )
+    seen = set(fitted["requests"])
+    return [request_hashes([Labelled(exchange)])[0] in seen for exchange in exchanges]
 
 
 _OBJECTIVE = [
