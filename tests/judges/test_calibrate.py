@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, intervals, the calibration JSON and `label`."""
+"""Metrics against scikit-learn, intervals and the calibration JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judgment, Verdict
-from safepref.judges.calibrate import Metrics, auc_difference, calibrate, draw_weights, label, measure
+from safepref.judges.calibrate import Metrics, auc_difference, calibrate, draw_weights, measure
 from safepref.judges.card import calibration_card
 
 
@@ -158,20 +158,3 @@ def test_rows_of_which_people_do_not_say_are_left_out_and_counted(tmp_path: Path
 def test_a_judge_that_scores_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="scored none of 1"):
         calibrate(WordJudge(), data(tmp_path / "d.jsonl", [("a", "???", 1)]), draws=20)
-
-
-def test_label_adds_verdicts_and_keeps_the_rows(tmp_path: Path) -> None:
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text('{"prompt": "a", "response": "0.9", "id": 7}\n\n{"prompt": "b", "response": "???"}\n')
-    assert label(WordJudge(), source, out) == 2
-    first, second = (json.loads(line) for line in out.read_text().splitlines())
-    assert first["id"] == 7 and first["verdict"] == "harmful" and first["score"] == 0.9
-    assert second["verdict"] == "unscored" and second["score"] is None and second["categories"] == []
-
-
-def test_label_names_file_row_and_field(tmp_path: Path) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text('{"prompt": "a", "response": "0.9"}\n{"prompt": "b"}\n')
-    with pytest.raises(InputError, match=r"in\.jsonl:2: field 'response' is None"):
-        label(WordJudge(), source, tmp_path / "out.jsonl")
-    assert not (tmp_path / "out.jsonl").exists()

@@ -6,7 +6,6 @@ bootstraps over requests, since the answers to one request are not independent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -20,7 +19,6 @@ from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.labelled import Labelled, load_labelled
 from safepref.judges.raters import human_agreement, rater_figures
 from safepref.statistics import effective_number, krippendorff_alpha, percentile_interval, wilson
-from safepref.store import iter_jsonl, sha256_bytes, write_jsonl
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
@@ -230,35 +228,3 @@ def _by_category(categories: Sequence[str], labels: Floats, flagged: Floats) -> 
             },
         }
     return found
-
-
-def label(
-    judge: Judge, in_path: Path, out_path: Path, progress: Callable[[int, int], None] | None = None
-) -> int:
-    """Judge the rows of a JSON lines file; writes each row with verdict, score, categories, judge, reason
-    and prompt_sha256, the hash of what the judge was given.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        InputError: a row lacks `prompt` or `response`, or they are not strings; the error names file and row.
-    """
-    rows = []
-    for number, row in enumerate(iter_jsonl(in_path), 1):
-        for field in ("prompt", "response"):
-            if not isinstance(row.get(field), str):
-                raise InputError(f"{in_path}:{number}: field {field!r} is {row.get(field)!r}; give a string")
-        rows.append(row)
-    done = []
-    for start in range(0, len(rows), 256):
-        batch = rows[start : start + 256]
-        judgments = judge.judge([Exchange(row["prompt"], row["response"]) for row in batch])
-        for row, judgment in zip(batch, judgments, strict=True):
-            # An embedded judge is given nothing beside the two texts.
-            given = sha256_bytes(json.dumps([row["prompt"], row["response"]]).encode())
-            done.append({**row, "prompt_sha256": given, **judgment.to_json()})
-        if progress is not None:
-            progress(len(done), len(rows))
-    write_jsonl(out_path, done)
-    return len(done)
