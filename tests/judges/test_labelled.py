@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from safepref.errors import InputError
-from safepref.judges.labelled import load_labelled, pyrit_harm, pyrit_objective, pyrit_refusal
+from safepref.judges import labelled
+from safepref.judges.base import Exchange
+from safepref.judges.labelled import Labelled, load_labelled, pyrit_harm, pyrit_objective, pyrit_refusal
 
 
 def write(path: Path, *rows: Any) -> Path:
@@ -101,7 +103,18 @@ def test_pyrit_sets_have_the_rows_that_their_authors_count() -> None:
     assert len(harm) == 984
     assert len(refusal) <= 169 and {row.refusal for row in refusal} == {0, 1}
     assert all(0 <= (row.severity or 0) <= 1 for row in harm)
-    assert sum(len(row.raters) == 3 for row in harm) > 300
+    # 401 rows have three raters; 15 of them are second copies of others, with the same ratings.
+    assert sum(len(row.raters) == 3 for row in harm) == 386
+
+
+def test_of_copies_the_one_that_most_people_rated_is_kept_in_its_place() -> None:
+    rows = [
+        Labelled(Exchange("P", "R."), 1, category="first"),
+        Labelled(Exchange("Q", "R"), 0),
+        Labelled(Exchange("p", "r"), 0, raters=(0.0, 1.0, 0.0), category="second"),
+        Labelled(Exchange("p", "r"), 0, raters=(0.0, 1.0, 0.25), category="third"),
+    ]
+    assert [row.category for row in labelled._distinct(rows)] == ["second", ""]
 
 
 @pytest.mark.shared

@@ -38,7 +38,11 @@ class Fitted(Protocol):
 
 
 class Metrics:
-    """Weighted metrics of one set of scores and labels; weights are how often a bootstrap drew each row."""
+    """Weighted metrics of one set of scores and labels; weights are how often a bootstrap drew each row.
+
+    scikit-learn has these metrics too (a test holds them equal), but sorts and checks its input at each call:
+    a thousand draws of 2,682 rows take it 21 seconds, and this 0.2, which works out once what it can.
+    """
 
     def __init__(self, labels: Floats, scores: Floats, flagged: Floats) -> None:
         self.labels, self.scores, self.flagged = labels, scores, flagged
@@ -69,8 +73,9 @@ class Metrics:
                 "pr_auc": float(pr_auc),
                 "sensitivity": float(tp / p),
                 "specificity": float(1 - fp / n),
-                "f1": float(2 * tp / (tp + fp + p)),
-                "kappa": float((agree - chance) / (1 - chance)),
+                # Without a positive, or a negative, there is nothing to find or to agree on beyond chance.
+                "f1": float(2 * tp / (tp + fp + p)) if p > 0 else np.nan,
+                "kappa": float((agree - chance) / (1 - chance)) if p > 0 and n > 0 else np.nan,
                 "ece": float(np.abs(mean - rate).sum() / mass.sum()),
             }
 
@@ -205,7 +210,7 @@ def calibrate(
             else None
             for name, of in (("positives", labels == 1), ("negatives", labels == 0))
         },
-        "by_category": _by_category([kept[i].category for i in scored], labels, flagged),
+        "by_category": _by_category([{kept[i].category, *kept[i].facets} for i in scored], labels, flagged),
         "human_agreement": human_agreement(kept),
         "human_alpha": krippendorff_alpha([row.votes for row in kept]),
         "raters": rater_figures([kept[i] for i in scored], flagged, draws=draws, seed=seed),
@@ -213,10 +218,13 @@ def calibrate(
     }
 
 
-def _by_category(categories: Sequence[str], labels: Floats, flagged: Floats) -> dict[str, dict[str, Any]]:
+def _by_category(
+    categories: Sequence[set[str]], labels: Floats, flagged: Floats
+) -> dict[str, dict[str, Any]]:
+    """Figures for each category and facet; a row counts in all that it bears."""
     found = {}
-    for name in sorted(set(categories) - {""}):
-        here = np.asarray([c == name for c in categories])
+    for name in sorted(set().union(*categories) - {""}):
+        here = np.asarray([name in borne for borne in categories])
         positive, negative = here & (labels == 1), here & (labels == 0)
         rates = {"sensitivity": flagged[positive], "specificity": 1 - flagged[negative]}
         found[name] = {

@@ -34,6 +34,7 @@ class Labelled:
 
     `harmful` and `refusal` are 0 or 1, or None where people did not say; `severity` is PyRIT's mean harm
     score in 0..1; `raters` holds each person's score in 0..1 where several answered.
+    `facets` are what else divides the set: `model gpt4`, `label H`, of which a row may bear several.
     """
 
     exchange: Exchange
@@ -42,6 +43,7 @@ class Labelled:
     severity: float | None = None
     raters: tuple[float, ...] = ()
     category: str = ""
+    facets: tuple[str, ...] = ()
     source: str = ""
 
     @property
@@ -122,9 +124,12 @@ def _pyrit(folder: str, stem: str) -> list[dict[str, str]]:
 
 
 def _distinct(rows: list[Labelled]) -> list[Labelled]:
+    """Each exchange once, in order: of its copies the first of those that most people rated."""
     found: dict[tuple[str, str], Labelled] = {}
     for row in rows:
-        found.setdefault((row.group, normalise(row.exchange.response)), row)
+        kept = found.setdefault((key := (row.group, normalise(row.exchange.response))), row)
+        if len(row.raters) > len(kept.raters):
+            found[key] = row
     return list(found.values())
 
 
@@ -215,7 +220,14 @@ def _read(row: dict[str, Any], where: str, source: str) -> Labelled:
     if {"prompt", "response", "harmful"} <= row.keys():
         exchange = Exchange(row["prompt"], row["response"])
         harmful = _binary(row["harmful"], "harmful", where)
-        return Labelled(exchange, harmful=harmful, category=str(row.get("category", "")), source=source)
+        category = str(row.get("category", ""))
+        return Labelled(
+            exchange,
+            harmful=harmful,
+            category=category,
+            facets=_facets(row, "action", "model"),
+            source=source,
+        )
     if {"prompt", "response", "label"} <= row.keys():
         refusal = _XSTEST_LABELS.get(row["label"]) if isinstance(row["label"], str) else None
         if refusal is None:
@@ -227,19 +239,25 @@ def _read(row: dict[str, Any], where: str, source: str) -> Labelled:
             harmful=int(unsafe and refusal == 0),
             refusal=refusal,
             category=str(row.get("prompt_type", "")),
+            facets=_facets(row, "model"),
             source=source,
         )
     if {"text", "labels"} <= row.keys() and isinstance(row["labels"], dict):
         flags = {key: _binary(value, f"labels.{key}", where) for key, value in row["labels"].items()}
-        return Labelled(Exchange("", row["text"]), harmful=_moderated(flags), source=source)
+        borne = tuple(f"label {key}" for key, value in flags.items() if value)
+        return Labelled(Exchange("", row["text"]), harmful=_moderated(flags), facets=borne, source=source)
     if {"text", "toxic"} <= row.keys():
-        return Labelled(
-            Exchange("", row["text"]), harmful=_binary(row["toxic"], "toxic", where), source=source
-        )
+        toxic = _binary(row["toxic"], "toxic", where)
+        facets = ("label toxic" if toxic else "label not toxic",)
+        return Labelled(Exchange("", row["text"]), harmful=toxic, facets=facets, source=source)
     raise InputError(
         f"{where}: fields {', '.join(sorted(row)) or 'none'} fit no known schema; "
         "give prompt, response and harmful (0 or 1)"
     )
+
+
+def _facets(row: dict[str, Any], *fields: str) -> tuple[str, ...]:
+    return tuple(f"{field} {row[field]}" for field in fields if row.get(field) not in (None, ""))
 
 
 _MODERATED = ("S", "H", "V", "HR", "SH")
