@@ -147,6 +147,28 @@ def test_micro_and_macro_differ_with_unequal_categories():
     assert s.macro(values, groups) == 0.5
 
 
+def test_a_macro_average_has_an_interval_that_knows_small_groups():
+    rng = np.random.default_rng(0)
+    big, small = (rng.random(400) < 0.8).astype(float), (rng.random(8) < 0.4).astype(float)
+    values, groups = np.r_[big, small], ["big"] * 400 + ["small"] * 8
+    low, high = s.macro_interval(values, groups)
+    assert low < s.macro(values, groups) < high
+    # Half of the small group's spread is most of the average's.
+    half = 1.96 * math.sqrt(big.var() / 400 + small.var() / 8) / 2
+    assert high - low == pytest.approx(2 * half, rel=0.2)
+    # One group is a plain share.
+    one = s.macro_interval(big, ["g"] * 400)
+    assert one == pytest.approx(s.proportion(big).interval, abs=0.01)
+
+
+def test_a_macro_average_of_equal_values_is_as_sure_as_its_groups_are_large():
+    # Two groups of two and six clusters: 4 / (1/2 + 1/6) = 6 rows; copies within a cluster add none.
+    groups, clusters = ["a"] * 2 + ["b"] * 6, list(range(8))
+    assert s.macro_interval(np.ones(8), groups) == pytest.approx(s.wilson(6, 6))
+    twice = s.macro_interval(np.ones(16), groups * 2, clusters=clusters * 2)
+    assert twice == pytest.approx(s.wilson(6, 6))
+
+
 def test_kappa_of_a_published_table():
     # Cohen 1960 as worked in Fleiss 1981: 20 both yes, 5 + 10 disagree, 15 both no; kappa .4.
     first = ["y"] * 25 + ["n"] * 25

@@ -6,7 +6,7 @@ judges or models.
 """
 
 from safepref.statistics.agreement import cohen_kappa, krippendorff_alpha
-from safepref.statistics.averages import macro, micro
+from safepref.statistics.averages import macro, macro_interval, micro
 from safepref.statistics.base import DRAWS, LEVEL, Estimate, Floats, Interval
 from safepref.statistics.bootstrap import bootstrap_mean, effective_number, proportion, resampled_means
 from safepref.statistics.evidence import PairedEvidence, SignFlip, paired_evidence, sign_flip
@@ -35,6 +35,7 @@ __all__ = [
     "holm",
     "krippendorff_alpha",
     "macro",
+    "macro_interval",
     "mcnemar",
     "micro",
     "paired_difference",
