@@ -53,7 +53,8 @@ def rater_figures(
     several = [at for at, row in enumerate(rows) if len(row.raters) > 1]
     if not several:
         return None
-    others, judge = [], []
+    others: list[dict[str, Any]] = []
+    judge: list[dict[str, Any]] = []
     for place in range(max(len(rows[at].raters) for at in several)):
         rated = [at for at in several if len(rows[at].raters) > place]
         groups = [rows[at].group for at in rated]

@@ -1,4 +1,7 @@
-"""Bootstraps that draw whole clusters, as a matrix product of resampling counts with per-cluster sums."""
+"""Bootstraps that draw whole clusters, as a matrix product of resampling counts with per-cluster sums.
+
+scipy's `stats.bootstrap` draws single rows, and calls a statistic for each resample.
+"""
 
 from __future__ import annotations
 
