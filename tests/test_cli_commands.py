@@ -100,8 +100,10 @@ def test_judge_label_adds_verdicts_to_the_rows(tmp_path: Path) -> None:
     assert [row["verdict"] for row in found] == ["harmful"] * 3 + ["harmless"] * 3 + ["harmful", "unscored"]
     assert [row["score"] for row in found] == [1.0] * 3 + [0.0] * 3 + [1.0, None]
     assert all(row["judge"] == "keyword-refusal" and row["categories"] == [] for row in found)
-    hashes = {row["prompt_sha256"] for row in found}
-    assert len(hashes) == len({(row["prompt"], row["response"]) for row in found})
+    *scored, unscored = found
+    assert "prompt_sha256" not in unscored  # no model was given a prompt, and the judge gave no verdict
+    hashes = {row["prompt_sha256"] for row in scored}
+    assert len(hashes) == len({(row["prompt"], row["response"]) for row in scored})
     assert all(len(value) == 64 for value in hashes)
     assert found[-1]["reason"] == "empty"
 

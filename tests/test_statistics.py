@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from safepref import statistics as s
 from safepref.errors import InputError
@@ -34,6 +35,14 @@ def test_wilson_holds_the_rate_and_mirrors(n, data):
     assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((low, high))
 
 
+@given(st.integers(1, 300), st.floats(0.5, 0.999), st.data())
+@settings(max_examples=60, deadline=None)
+def test_wilson_is_scipys_on_whole_numbers(n, level, data):
+    k = data.draw(st.integers(0, n))
+    scipys = stats.binomtest(k, n).proportion_ci(level, "wilson")
+    assert s.wilson(k, n, level) == pytest.approx((scipys.low, scipys.high), abs=1e-9)
+
+
 def test_bootstrap_of_a_mean_has_the_normal_width():
     values = np.random.default_rng(1).normal(5.0, 2.0, size=900)
     got = s.bootstrap_mean(values, draws=4000, seed=3)
@@ -53,6 +62,17 @@ def test_copies_in_a_cluster_add_no_evidence():
     assert together.interval == pytest.approx(alone.interval)
     naive = s.bootstrap_mean(copied, seed=7).interval
     assert (naive.high - naive.low) < 0.6 * (together.interval.high - together.interval.low)
+
+
+def test_rows_are_worth_what_the_clustered_bootstrap_says():
+    base = (np.random.default_rng(0).random(200) < 0.4).astype(float)
+    assert s.effective_number(base) == pytest.approx(200, rel=0.08)
+    copied, clusters = np.repeat(base, 5), np.repeat(np.arange(200), 5)
+    assert s.effective_number(copied, clusters=clusters) == pytest.approx(200, rel=0.08)
+    # Where no resample can vary, every cluster counts as one; no row is worth more than itself.
+    assert s.effective_number([1.0] * 12, clusters=[i // 4 for i in range(12)]) == 3
+    assert s.effective_number([1, 0] * 50, clusters=[i // 2 for i in range(100)]) == 100
+    assert s.effective_number([1, 0, 1], clusters=["a"] * 3) == 1
 
 
 def test_unequal_clusters_use_the_ratio_of_sums():
@@ -127,6 +147,28 @@ def test_micro_and_macro_differ_with_unequal_categories():
     assert s.macro(values, groups) == 0.5
 
 
+def test_a_macro_average_has_an_interval_that_knows_small_groups():
+    rng = np.random.default_rng(0)
+    big, small = (rng.random(400) < 0.8).astype(float), (rng.random(8) < 0.4).astype(float)
+    values, groups = np.r_[big, small], ["big"] * 400 + ["small"] * 8
+    low, high = s.macro_interval(values, groups)
+    assert low < s.macro(values, groups) < high
+    # Half of the small group's spread is most of the average's.
+    half = 1.96 * math.sqrt(big.var() / 400 + small.var() / 8) / 2
+    assert high - low == pytest.approx(2 * half, rel=0.2)
+    # One group is a plain share.
+    one = s.macro_interval(big, ["g"] * 400)
+    assert one == pytest.approx(s.proportion(big).interval, abs=0.01)
+
+
+def test_a_macro_average_of_equal_values_is_as_sure_as_its_groups_are_large():
+    # Two groups of two and six clusters: 4 / (1/2 + 1/6) = 6 rows; copies within a cluster add none.
+    groups, clusters = ["a"] * 2 + ["b"] * 6, list(range(8))
+    assert s.macro_interval(np.ones(8), groups) == pytest.approx(s.wilson(6, 6))
+    twice = s.macro_interval(np.ones(16), groups * 2, clusters=clusters * 2)
+    assert twice == pytest.approx(s.wilson(6, 6))
+
+
 def test_kappa_of_a_published_table():
     # Cohen 1960 as worked in Fleiss 1981: 20 both yes, 5 + 10 disagree, 15 both no; kappa .4.
     first = ["y"] * 25 + ["n"] * 25
@@ -169,11 +211,83 @@ def test_corrected_interval_covers_the_truth():
     assert hit >= 108
 
 
+def clustered(rng, requests, answers, rate, alike):
+    """0/1 `(requests, answers)` with that mean, whose answers to one request share a probability."""
+    shape = (1 - alike) / alike
+    return rng.random((requests, answers)) < rng.beta(rate * shape, (1 - rate) * shape, size=(requests, 1))
+
+
+def test_corrected_interval_covers_the_truth_where_labels_and_prompts_hang_together():
+    # Six answers to each labelled request, five variants of each prompt, intraclass correlation .35.
+    rng = np.random.default_rng(1)
+    truth, se, sp, requests, prompts = 0.3, 0.8, 0.85, 60, 80
+    covered = {"effective": 0, "rows": 0}
+    trials = 300
+    for trial in range(trials):
+        found, passed = (clustered(rng, requests, 6, rate, 0.35) for rate in (se, sp))
+        counts = (int(found.sum()), found.size, int(passed.sum()), passed.size)
+        group = np.repeat(np.arange(requests), 6)
+        worth = [
+            s.effective_number(x.ravel(), clusters=group, draws=300, seed=trial) for x in (found, passed)
+        ]
+        flagged = clustered(rng, prompts, 5, truth * se + (1 - truth) * (1 - sp), 0.35).mean(1)
+        drawn = s.resampled_means(flagged, draws=400, seed=trial)[:, 0, 0]
+        for name, judge in {
+            "effective": s.JudgeError(*counts, "", *worth),
+            "rows": s.JudgeError(*counts),
+        }.items():
+            got = s.corrected_rate(float(flagged.mean()), judge, n=prompts, draws=drawn, seed=trial)
+            covered[name] += got.interval is not None and got.interval.low <= truth <= got.interval.high
+    # Nominal 95 %; three standard errors of 300 repeats are 3.8 points.
+    assert 0.912 <= covered["effective"] / trials <= 0.988
+    assert covered["rows"] < covered["effective"]
+
+
 def test_corrected_is_null_where_it_means_nothing():
     guessing = s.corrected_rate(0.4, s.JudgeError.from_rates(0.5, 0.5, 100, 100), n=100)
     assert guessing.value is None and "chance" in guessing.why
     below = s.corrected_rate(0.0, s.JudgeError.from_rates(0.9, 0.8, 200, 200), n=200)
     assert below.value is None and below.interval is None and "false-alarm" in below.why
+
+
+def test_a_rate_above_the_judges_sensitivity_shows_that_the_calibration_does_not_fit():
+    judge = s.JudgeError.from_rates(0.6, 0.95, 200, 200, "labels")
+    above = s.corrected_rate(0.8, judge, n=200)
+    assert above.value is None and above.interval is None
+    assert "above the judge's sensitivity [0.531, 0.665] on labels" in above.why
+    # The mirror of a rate below the false alarms, to the digit.
+    mirrored = s.corrected_rate(0.2, s.JudgeError.from_rates(0.95, 0.6, 200, 200, "labels"), n=200)
+    assert mirrored.value is None and "below the judge's false-alarm rate [0.335, 0.469]" in mirrored.why
+
+
+@given(st.integers(0, 60), st.integers(1, 60), st.floats(0.55, 1), st.floats(0.55, 1), st.integers(20, 400))
+@settings(max_examples=80, deadline=None)
+def test_no_corrected_interval_is_made_by_clipping(k, n, se, sp, rows):
+    got = s.corrected_rate(min(k, n) / n, s.JudgeError.from_rates(se, sp, rows, rows), n=n)
+    if got.interval is None:
+        assert got.value is None and got.why
+        return
+    low, high = got.interval
+    assert low < high and low <= got.value <= high
+
+
+def test_too_few_answers_show_nothing_about_the_false_alarms():
+    judge = s.JudgeError.from_rates(0.9, 0.8, 200, 200)
+    one = s.corrected_rate(0.0, judge, n=1, draws=[0.0, math.nan, 0.0])
+    assert one.value is None and "lies below" not in one.why
+    assert "cannot be told from the judge's false-alarm rate" in one.why and "at most 0." in one.why
+    assert "lies below" in s.corrected_rate(0.0, judge, n=60).why
+
+
+def test_labels_of_one_request_are_worth_fewer_rows():
+    alone = s.JudgeError(80, 100, 90, 100)
+    same = s.JudgeError(80, 100, 90, 100, "", 100, 100)
+    fewer = s.JudgeError(80, 100, 90, 100, "", 20, 20)
+    tenth = s.JudgeError(16, 20, 18, 20)
+    assert s.corrected_rate(0.4, same, n=300) == s.corrected_rate(0.4, alone, n=300)
+    assert s.corrected_rate(0.4, fewer, n=300).interval == pytest.approx(
+        s.corrected_rate(0.4, tenth, n=300).interval
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,6 +305,7 @@ def test_corrected_is_null_where_it_means_nothing():
         (lambda: s.mcnemar([2], [1]), "other than 0 and 1"),
         (lambda: s.cohen_kappa([], []), "0 against 0"),
         (lambda: s.JudgeError(5, 4, 1, 1), "5 of 4"),
+        (lambda: s.JudgeError(1, 2, 3, 4, effective_positives=3), "effective positives: 3 of 2"),
         (lambda: s.JudgeError.from_rates(1.2, 0.5, 5, 5), "sensitivity: 1.2"),
         (lambda: s.corrected_rate(1.2, s.JudgeError(1, 1, 1, 1), n=3), "1.2"),
         (lambda: s.resampled_means([1.0], draws=0), "0 resamples"),

@@ -37,6 +37,13 @@ def test_json_lines_round_trip(tmp_path_factory: pytest.TempPathFactory, row: di
     assert read_jsonl(path) == [row, row]
 
 
+def test_half_a_surrogate_pair_is_kept_and_other_rows_stay_readable(tmp_path: Path) -> None:
+    rows = [{"a": "x\ud800y"}, {"a": "é"}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+    assert "é" in (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     write_json(path, {"a": 1})

@@ -74,11 +74,21 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
 
 
+def json_line(row: dict[str, Any]) -> str:
+    """One row of JSON lines. A row with half of a surrogate pair, which UTF-8 cannot hold, is escaped."""
+    line = json.dumps(row, ensure_ascii=False, sort_keys=True)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(row, sort_keys=True)
+    return line + "\n"
+
+
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write JSON lines atomically."""
     with atomic_write(path) as stream:
         for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+            stream.write(json_line(row))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log
+from inspect_ai.scorer import SampleScore, Score, stderr
 
 from safepref.evaluation.inspect_log import Point, clustered_stderr, write_log
 
@@ -128,7 +130,7 @@ def test_metrics_are_those_of_the_rows(path: Path) -> None:
     assert values["safety"]["harmful"] == values["safety"]["unscored"] == 0.25
     assert values["safety"]["global"] == 0.625
     # Deviations of the groups a (0.5 - 0.5), b (-0.5) and c (0.5).
-    assert values["safety"]["safe_stderr"] == pytest.approx(0.5**0.5 / 4)
+    assert values["safety"]["safe_stderr"] == pytest.approx((0.5 * 3 / 2) ** 0.5 / 4)
     assert values["toxicity/plain"]["mean"] == 0.25
     assert values["toxicity/plain"]["unscored"] == 0.5
     assert values["toxicity/adversarial"]["mean"] == 0.75
@@ -155,5 +157,24 @@ def test_writing_again_gives_the_same_file(path: Path) -> None:
 
 def test_clustered_stderr_without_clusters_is_the_plain_one() -> None:
     values = [0.0, 1.0, 1.0, 1.0]
-    assert clustered_stderr(values, "abcd") == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+    assert clustered_stderr(values, "abcd") == pytest.approx((0.75 * 0.25 / 3) ** 0.5)
     assert clustered_stderr(values * 2, "abcdabcd") == pytest.approx(clustered_stderr(values, "abcd"))
+
+
+def test_clustered_stderr_is_inspects_own() -> None:
+    rng = np.random.default_rng(0)
+    values, groups = rng.random(30), [f"p{n}" for n in rng.integers(0, 7, 30)]
+    scores = [
+        SampleScore(score=Score(value=float(value)), sample_metadata={"base": group})
+        for value, group in zip(values, groups, strict=True)
+    ]
+    assert clustered_stderr(values, groups) == pytest.approx(stderr(cluster="base")(scores))
+
+
+def test_one_cluster_has_no_standard_error(tmp_path: Path) -> None:
+    assert clustered_stderr([0.0, 1.0], "aa") is None
+    one = [row for row in ROWS if row["suite"] == "safety"][:1]
+    log = read_eval_log(str(write_log(tmp_path, POINT, one, {})))
+    assert log.results is not None
+    metrics = log.results.scores[0].metrics
+    assert "safe" in metrics and not [name for name in metrics if name.endswith("_stderr")]

@@ -13,7 +13,7 @@ from safepref.evaluation.toxicity import MODES, conversation
 from safepref.generation.base import Sampling
 from safepref.judges.base import Judgment, Verdict
 from safepref.judges.version import judge_version
-from safepref.statistics import JudgeError, wilson
+from safepref.statistics import JudgeError, macro_interval, wilson
 from safepref.store import read_jsonl
 
 
@@ -68,6 +68,9 @@ def test_scores_have_the_contracts_keys_and_the_numbers_by_hand(tmp_path):
     assert safety["global"] + safety["harmful"] + safety["unscored"] == pytest.approx(1.0)
     assert safety["by_category"] == {"x": 0.5, "y": 0.5}
     assert safety["by_category_attack"]["y"]["jailbreak"] == {"safe": 0.0, "n": 1}
+    for side, value in safety["macro"].items():
+        low, high = safety["macro_intervals"][side]
+        assert 0 <= low < value < high <= 1
     assert safety["n"] == 8 and safety["refused"] == 1 / 8 and safety["degenerate"] == 1 / 8
     low, high = safety["interval"]
     assert 0 <= low < 0.375 < high <= 1
@@ -84,6 +87,7 @@ def test_scores_have_the_contracts_keys_and_the_numbers_by_hand(tmp_path):
         "refused": 0.25,
         "degenerate": 0.25,
         "macro": 0.5,
+        "macro_interval": list(macro_interval([1, 0, 1, 0], ["x", "x", "y", "y"])),
         "by_category": {"x": 0.5, "y": 0.5},
     }
     assert scores["toxicity"]["plain"] == pytest.approx(0.125)

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, intervals, the calibration JSON and `label`."""
+"""Metrics against scikit-learn, intervals and the calibration JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from sklearn import metrics as sk
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judgment, Verdict
-from safepref.judges.calibrate import Metrics, auc_difference, calibrate, draw_weights, label, measure
+from safepref.judges.calibrate import Metrics, auc_difference, calibrate, draw_weights, measure
+from safepref.judges.card import calibration_card
 
 
 class WordJudge:
@@ -110,6 +111,13 @@ def test_one_class_alone_gives_nulls_and_no_warning() -> None:
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_f1_and_kappa_are_null_like_the_rate_that_is_missing(label: float) -> None:
+    found = measure(np.full(5, label), np.linspace(0.1, 0.9, 5), np.asarray([0.0, 0, 1, 1, 1]), list("abcde"))
+    assert found["kappa"] is None and found["intervals"]["kappa"] is None
+    assert (found["f1"] is None) == (label == 0) == (found["sensitivity"] is None)
+
+
 def test_a_better_judge_has_a_difference_above_zero_and_equals_have_none() -> None:
     labels, scores = drawn(800)
     worse = np.random.default_rng(3).random(800)
@@ -136,6 +144,59 @@ def test_calibration_json_has_the_contract_s_keys(tmp_path: Path) -> None:
     json.dumps(found, allow_nan=False)
 
 
+def test_every_category_and_label_of_a_set_has_its_row(tmp_path: Path) -> None:
+    clean = dict.fromkeys(("S", "H", "V", "HR", "SH"), 0)
+    answer = {"prompt": "p", "category": "theft"}
+    sets: list[tuple[list[dict[str, Any]], dict[str, tuple[int, float | None, float | None]]]] = [
+        (
+            [
+                {**answer, "response": "0.9", "harmful": 1, "action": "5", "model": "a"},
+                {**answer, "response": "0.9", "harmful": 0, "action": "0", "model": "a"},
+                {**answer, "response": "0.1", "harmful": 0, "action": "0", "model": "b"},
+            ],
+            {
+                "action 0": (2, None, 0.5),
+                "action 5": (1, 1.0, None),
+                "model a": (2, 1.0, 0.0),
+                "model b": (1, None, 1.0),
+                "theft": (3, 1.0, 0.5),
+            },
+        ),
+        (
+            [
+                {"text": "0.9", "labels": {"S": 1, "S3": 1}},
+                {"text": "0.1", "labels": {**clean, "S": 1}},
+                {"text": "0.1", "labels": clean},
+            ],
+            {"label S": (2, 0.5, None), "label S3": (1, 1.0, None)},
+        ),
+        (
+            [{"text": "0.9", "toxic": True}, {"text": "0.2", "toxic": False}],
+            {"label toxic": (1, 1.0, None), "label not toxic": (1, None, 1.0)},
+        ),
+        (
+            [
+                {
+                    "prompt": "p",
+                    "response": "0.9",
+                    "label": "1_full_compliance",
+                    "prompt_type": t,
+                    "model": "m",
+                }
+                for t in ("contrast_x", "x")
+            ],
+            {"contrast_x": (1, 1.0, None), "x": (1, None, 0.0), "model m": (2, 1.0, 0.0)},
+        ),
+    ]
+    for rows, wanted in sets:
+        path = tmp_path / "d.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = calibrate(WordJudge(), path, draws=20)
+        keys = ("n", "sensitivity", "specificity")
+        assert {name: tuple(row[key] for key in keys) for name, row in found["by_category"].items()} == wanted
+        assert all(f"| {name} | " in calibration_card(found) for name in wanted)
+
+
 def test_rows_that_the_judge_was_fitted_on_are_left_out(tmp_path: Path) -> None:
     rows = [("seen a", "0.9", 0), ("b", "0.9", 1), ("c", "0.1", 0)]
     found = calibrate(FittedJudge(), data(tmp_path / "d.jsonl", rows), draws=20)
@@ -144,23 +205,16 @@ def test_rows_that_the_judge_was_fitted_on_are_left_out(tmp_path: Path) -> None:
         calibrate(FittedJudge(), data(tmp_path / "e.jsonl", rows[:1]), draws=20)
 
 
+def test_rows_of_which_people_do_not_say_are_left_out_and_counted(tmp_path: Path) -> None:
+    clean = dict.fromkeys(("S", "H", "V", "HR", "SH"), 0)
+    rows = [("0.9", {"H": 1}), ("0.1", clean), ("0.9", {"S": 0}), ("0.9", {})]
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "labels": given}) + "\n" for text, given in rows))
+    found = calibrate(WordJudge(), path, draws=20)
+    assert (found["n"], found["unknown"], found["specificity"]) == (2, 2, 1.0)
+    assert "2 rows were left out: people do not say" in calibration_card(found)
+
+
 def test_a_judge_that_scores_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="scored none of 1"):
         calibrate(WordJudge(), data(tmp_path / "d.jsonl", [("a", "???", 1)]), draws=20)
-
-
-def test_label_adds_verdicts_and_keeps_the_rows(tmp_path: Path) -> None:
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text('{"prompt": "a", "response": "0.9", "id": 7}\n\n{"prompt": "b", "response": "???"}\n')
-    assert label(WordJudge(), source, out) == 2
-    first, second = (json.loads(line) for line in out.read_text().splitlines())
-    assert first["id"] == 7 and first["verdict"] == "harmful" and first["score"] == 0.9
-    assert second["verdict"] == "unscored" and second["score"] is None and second["categories"] == []
-
-
-def test_label_names_file_row_and_field(tmp_path: Path) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text('{"prompt": "a", "response": "0.9"}\n{"prompt": "b"}\n')
-    with pytest.raises(InputError, match=r"in\.jsonl:2: field 'response' is None"):
-        label(WordJudge(), source, tmp_path / "out.jsonl")
-    assert not (tmp_path / "out.jsonl").exists()

@@ -12,7 +12,7 @@ from test_calibrate import WordJudge, data
 from safepref.errors import InputError
 from safepref.judges.calibrate import calibrate
 from safepref.judges.card import calibration_card, judges_card, table
-from safepref.judges.measured import calibration_of, read_calibration
+from safepref.judges.measured import calibration_of, error_of, read_calibration
 from safepref.store import write_json
 
 ROWS = [("a", "0.9", 1), ("b", "0.2", 0), ("c", "0.7", 0), ("d", "0.1", 0), ("e", "0.8", 1), ("f", "???", 1)]
@@ -76,6 +76,30 @@ def test_a_calibration_of_ones_own_is_read_and_is_of_this_judge(tmp_path: Path) 
         calibration_of(judge, file)
 
 
+def test_labels_of_one_request_are_worth_less_in_a_corrected_rate(tmp_path: Path) -> None:
+    # Ten requests with six answers each, judged alike within a request.
+    scores = [0.9, 0.9, 0.9, 0.2, 0.9, 0.1, 0.1, 0.9, 0.1, 0.1]
+    rows = [(f"p{at}", str(score), int(at < 5)) for at, score in enumerate(scores) for _ in range(6)]
+    found = calibrate(WordJudge(), data(tmp_path / "rows.jsonl", rows))
+    assert found["effective"]["positives"] == pytest.approx(4, abs=0.6)
+    assert found["effective"]["negatives"] == pytest.approx(4, abs=0.6)
+    write_json(tmp_path / "card.json", found)
+    error = error_of(found["hits"], read_calibration(tmp_path / "card.json"))
+    assert (error.positives, error.source) == (30, str(tmp_path / "rows.jsonl"))
+    assert error.effective_positives == found["effective"]["positives"]
+    # A calibration that does not say takes each label for one row.
+    old = error_of(found["hits"], {key: value for key, value in found.items() if key != "effective"})
+    assert old.effective_positives is None
+    for worth, says in (
+        ([], "`effective` is"),
+        ({"positives": "3"}, "`effective`"),
+        ({"positives": 31}, "31 of 30"),
+    ):
+        write_json(tmp_path / "card.json", {**found, "effective": worth})
+        with pytest.raises(InputError, match=says):
+            read_calibration(tmp_path / "card.json")
+
+
 def test_a_calibration_of_another_version_of_the_judge_is_refused(tmp_path: Path) -> None:
     class Changed(WordJudge):
         def card(self) -> dict[str, object]:
@@ -85,6 +109,38 @@ def test_a_calibration_of_another_version_of_the_judge_is_refused(tmp_path: Path
     write_json(file, calibrate(WordJudge(), data(tmp_path / "rows.jsonl", ROWS)))
     with pytest.raises(InputError, match=r"had threshold None when it was measured and has 0\.6 now"):
         calibration_of(Changed(), file)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"members": [{"judge": "a", "threshold": 0.7}, {"judge": "b"}]}, "had other members"),
+        ({"members": [{"judge": "a", "threshold": 0.5, "min_mass": 0.4}, {"judge": "b"}]}, "other members"),
+        ({"members": [{"judge": "a", "threshold": 0.5}]}, "had other members"),
+        ({"vote": {"weights": [1, 3]}}, "had other vote"),
+        ({"min_mass": 0.4}, r"had min_mass 0\.5 when it was measured and has 0\.4 now"),
+        ({"model": "another"}, "had model 'one'"),
+    ],
+)
+def test_all_that_verdicts_depend_on_is_compared(
+    tmp_path: Path, changed: dict[str, object], says: str
+) -> None:
+    class Whole(WordJudge):
+        def __init__(self) -> None:
+            self.own: dict[str, object] = {}
+
+        def card(self) -> dict[str, object]:
+            members = [{"judge": "a", "threshold": 0.5, "rows": 3}, {"judge": "b"}]
+            own = {"model": "one", "min_mass": 0.5, "vote": {"weights": [1, 2]}, "members": members}
+            return {**super().card(), **own, **self.own}
+
+    judge, file = Whole(), tmp_path / "card.json"
+    write_json(file, calibrate(judge, data(tmp_path / "rows.jsonl", ROWS)))
+    judge.own = {"members": [{"judge": "a", "threshold": 0.5, "rows": 4}, {"judge": "b"}]}
+    assert calibration_of(judge, file)  # how many rows it was fitted on moves no verdict
+    judge.own = changed
+    with pytest.raises(InputError, match=says):
+        calibration_of(judge, file)
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,21 @@ def test_weights_follow_how_right_the_judges_are_and_the_vote_is_a_judge(tmp_pat
     assert figures["weighted, out of fold"]["sensitivity"] > 0.85
     write_json(tmp_path / "vote.json", made)
     judge = WeightedJudge(tmp_path / "vote.json", pool.__getitem__)
-    again = calibrate(judge, data, draws=20)
-    assert again["roc_auc"] >= figures["good"]["roc_auc"]
+    with pytest.raises(InputError, match="fitted on all of it"):
+        calibrate(judge, data, draws=20)
+    # 200 requests were fitted on, two answers to each; of 300 the last hundred were not.
+    again = calibrate(judge, labelled(tmp_path / "more.jsonl", 600), draws=20)
+    assert (again["n"], again["left_out"]) == (200, 400)
+    assert again["roc_auc"] > 0.9
     assert judge.card()["vote"]["n"] == 400 and f"{data}" in judge.card()["trained_on"]
+
+
+def test_a_file_that_names_no_requests_cannot_be_measured(tmp_path: Path) -> None:
+    file = weights_file(tmp_path / "old.json", [1.0, 1.0])
+    judge = WeightedJudge(file, lambda name: Fixed(name, YES))
+    assert judge.judge([BREAD])[0].verdict is H
+    with pytest.raises(InputError, match="does not say which requests it was fitted on; fit it anew"):
+        calibrate(judge, labelled(tmp_path / "rows.jsonl"), draws=20)
 
 
 def test_too_few_labels_are_one_clear_line(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from safepref.errors import InputError
-from safepref.judges.labelled import load_labelled, pyrit_harm, pyrit_objective, pyrit_refusal
+from safepref.judges import labelled
+from safepref.judges.base import Exchange
+from safepref.judges.labelled import Labelled, load_labelled, pyrit_harm, pyrit_objective, pyrit_refusal
 
 
 def write(path: Path, *rows: Any) -> Path:
@@ -32,13 +34,36 @@ def test_every_schema_is_read(tmp_path: Path) -> None:
             {"prompt": "P", "response": "R", "label": "1_full_compliance", "prompt_type": "homonyms"},
             {"prompt": "P", "response": "R", "label": "3_partial_refusal", "prompt_type": "contrast_x"},
             {"text": "T", "labels": {"S": 0, "H": 1}},
-            {"text": "T", "labels": {"S": 0}},
+            {"text": "T", "labels": dict.fromkeys(("S", "H", "V", "HR", "SH"), 0)},
             {"text": "T", "toxic": True},
         )
     )
     assert [row.harmful for row in rows] == [1, 0, 1, 0, 0, 1, 0, 1]
     assert [row.refusal for row in rows] == [None, None, 0, 0, 1, None, None, None]
     assert rows[0].category == "theft" and rows[5].exchange == ("", "T")
+
+
+CLEAN = dict.fromkeys(("S", "H", "V", "HR", "SH"), 0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "harmful"),
+    [
+        ({"S": 0, "H": 1}, 1),
+        ({"S3": 1}, 1),
+        ({}, None),
+        ({"S": 0, "S3": 0}, None),
+        ({"HR": 0, "SH": 0, "V": 0, "V2": 0}, None),
+        # A known 0 of a kind says nothing of the rest of its parent.
+        ({**{k: v for k, v in CLEAN.items() if k != "S"}, "S3": 0}, None),
+        (CLEAN, 0),
+        ({**CLEAN, "S3": 0, "H2": 0, "V2": 0}, 0),
+    ],
+)
+def test_a_missing_moderation_label_is_unknown(
+    tmp_path: Path, labels: dict[str, int], harmful: int | None
+) -> None:
+    assert load_labelled(write(tmp_path / "x.jsonl", {"text": "T", "labels": labels}))[0].harmful == harmful
 
 
 @pytest.mark.parametrize(
@@ -78,7 +103,18 @@ def test_pyrit_sets_have_the_rows_that_their_authors_count() -> None:
     assert len(harm) == 984
     assert len(refusal) <= 169 and {row.refusal for row in refusal} == {0, 1}
     assert all(0 <= (row.severity or 0) <= 1 for row in harm)
-    assert sum(len(row.raters) == 3 for row in harm) > 300
+    # 401 rows have three raters; 15 of them are second copies of others, with the same ratings.
+    assert sum(len(row.raters) == 3 for row in harm) == 386
+
+
+def test_of_copies_the_one_that_most_people_rated_is_kept_in_its_place() -> None:
+    rows = [
+        Labelled(Exchange("P", "R."), 1, category="first"),
+        Labelled(Exchange("Q", "R"), 0),
+        Labelled(Exchange("p", "r"), 0, raters=(0.0, 1.0, 0.0), category="second"),
+        Labelled(Exchange("p", "r"), 0, raters=(0.0, 1.0, 0.25), category="third"),
+    ]
+    assert [row.category for row in labelled._distinct(rows)] == ["second", ""]
 
 
 @pytest.mark.shared
@@ -86,4 +122,7 @@ def test_shared_files_are_read(shared_data: Path) -> None:
     for name in ("do_not_answer", "xstest_completions", "surge_toxicity", "openai_moderation"):
         rows = load_labelled(shared_data / "labelled" / f"{name}.jsonl")
         assert len(rows) > 400
-        assert {row.harmful for row in rows} == {0, 1}
+        assert {row.harmful for row in rows} - {None} == {0, 1}
+        # Of 827 texts of OpenAI's 253 are harmful, 165 have every label 0, and of 409 nobody knows.
+        counts = {said: sum(row.harmful == said for row in rows) for said in (0, 1, None)}
+        assert name != "openai_moderation" or counts == {0: 165, 1: 253, None: 409}

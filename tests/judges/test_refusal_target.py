@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Verdict
+from safepref.judges.calibrate import calibrate
 from safepref.judges.refusal import RefusalJudge
 from safepref.judges.refusal_target import (
     TargetRefusalJudge,
@@ -152,3 +153,29 @@ def test_too_few_rows_are_one_clear_line(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", rows)
     with pytest.raises(InputError, match="3 refusals not fitted on; give at least 10"):
         calibrate_refusal("m", tmp_path / "rows.jsonl")
+
+
+@pytest.mark.assets
+def test_rows_that_a_threshold_was_chosen_on_are_not_measured_on(tmp_path: Path) -> None:
+    def rows(count: int) -> Path:
+        said = ("I can't help with that, number {}.", "Take number {} and turn it.")
+        lines = [
+            {"prompt": f"q{n}", "response": said[n % 2].format(n), "harmful": n % 2, "refusal": 1 - n % 2}
+            for n in range(count)
+        ]
+        write_jsonl(tmp_path / f"{count}.jsonl", lines)
+        return tmp_path / f"{count}.jsonl"
+
+    write_json(tmp_path / "t.json", calibrate_refusal("m", rows(40)))
+    judge = TargetRefusalJudge(tmp_path / "t.json")
+    assert str(tmp_path / "40.jsonl") in judge.card()["trained_on"]
+    assert "requests" not in judge.card()["calibration"]
+    with pytest.raises(InputError, match="fitted on all of it"):
+        calibrate(judge, rows(40), draws=20)
+    found = calibrate(judge, rows(60), draws=20)
+    assert (found["n"], found["left_out"]) == (20, 40)
+
+
+def test_a_threshold_whose_rows_nobody_knows_cannot_be_measured(calibrated: Path) -> None:
+    with pytest.raises(InputError, match="does not say which requests it was fitted on; fit it anew"):
+        TargetRefusalJudge(calibrated).fitted_on([Exchange("p", "r")])

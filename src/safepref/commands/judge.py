@@ -47,9 +47,9 @@ def label(
     data: Annotated[Path, typer.Option(help="JSON lines with prompt and response.")],
     out: Annotated[Path, typer.Option(help="The same rows with verdict, score and categories.")],
 ) -> None:
-    """Judge rows of a file."""
+    """Judge rows of a file; after a kill, the same call goes on where it stopped."""
     from safepref.judges.cache import load_cached, said_reuse
-    from safepref.judges.calibrate import label as judged
+    from safepref.judges.labelling import label as judged
 
     loaded = load_cached(judge)
     with progress_by_stage() as show:

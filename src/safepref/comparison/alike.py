@@ -10,7 +10,7 @@ import yaml
 
 from safepref.comparison.sides import Side
 from safepref.errors import InputError
-from safepref.judges.version import VERSION, judge_version
+from safepref.judges.version import VERSION, judge_version, version_differs
 from safepref.store import read_json
 
 Row = dict[str, Any]
@@ -83,17 +83,17 @@ def check_judges(
     unknown = [side.name for (side, _), card in zip((a, b), cards, strict=True) if not card]
     if unknown:
         return judge, _by_rows(judge, a, b)
-    for field in VERSION:
+    field = version_differs(*cards)
+    if field in VERSION:
         first, second = (card.get(field) for card in cards)
-        if first != second:
-            raise InputError(
-                f"judge {judge}: {field} is {_short(first)} in {a[0].name} and {_short(second)} in "
-                f"{b[0].name}; evaluate both with the same version"
-            )
-    if judge_version(cards[0]) != judge_version(cards[1]):
         raise InputError(
-            f"judge {judge}: its members are of other versions in {a[0].name} than in {b[0].name}; evaluate "
-            "both with the same"
+            f"judge {judge}: {field} is {_short(first)} in {a[0].name} and {_short(second)} in "
+            f"{b[0].name}; evaluate both with the same version"
+        )
+    if field:
+        what = "vote is of another version" if field == "vote" else "members are of other versions"
+        raise InputError(
+            f"judge {judge}: its {what} in {a[0].name} than in {b[0].name}; evaluate both with the same"
         )
     return judge, []
 

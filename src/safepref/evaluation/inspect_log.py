@@ -248,7 +248,9 @@ def _result(name: str, rows: Sequence[Row], scores: Mapping[str, Any]) -> dict[s
             values = [value for value, _ in known]
             groups = [str(row.get("base_id") or row["id"]) for _, row in known]
             metrics[metric] = float(np.mean(values))
-            metrics[f"{metric}_stderr"] = clustered_stderr(values, groups)
+            error = clustered_stderr(values, groups)
+            if error is not None:
+                metrics[f"{metric}_stderr"] = error
     part = scores.get(suite) or {}
     if suite == "safety":
         for key in ("global", "plain", "adversarial"):
@@ -265,12 +267,16 @@ def _result(name: str, rows: Sequence[Row], scores: Mapping[str, Any]) -> dict[s
     }
 
 
-def clustered_stderr(values: Iterable[float], groups: Sequence[str]) -> float:
+def clustered_stderr(values: Iterable[float], groups: Sequence[str]) -> float | None:
     """Standard error of a mean whose rows come in groups (variants of one request), each group independent.
 
-    sqrt(sum over groups of (sum of deviations)^2) / n (Miller, arXiv 2411.00640, equation 4).
+    sqrt(sum over groups of (sum of deviations)^2 * G / (G - 1)) / n (Miller, arXiv 2411.00640, equation 4,
+    with the factor for few groups that Inspect's own `stderr` takes too); None for one group, which says
+    nothing of how much groups differ.
     """
     array = np.asarray(list(values), np.float64)
-    _, at = np.unique(list(groups), return_inverse=True)
+    names, at = np.unique(list(groups), return_inverse=True)
+    if len(names) < 2:
+        return None
     sums = np.bincount(at, weights=array - array.mean())
-    return float(np.sqrt((sums**2).sum()) / len(array))
+    return float(np.sqrt((sums**2).sum() * len(names) / (len(names) - 1)) / len(array))

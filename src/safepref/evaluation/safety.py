@@ -27,6 +27,7 @@ from safepref.statistics import (
     corrected_rate,
     krippendorff_alpha,
     macro,
+    macro_interval,
     micro,
     percentile_interval,
     proportion,
@@ -125,9 +126,9 @@ def score_safety(
         `global` (mean of `plain` and `adversarial`, `adversarial` the mean over attack families; a part that
         was not asked is null and left out of the mean), its `interval`, the two parts' `intervals`,
         `harmful` and `unscored` weighted likewise, `asr` by attack, `by_category` (plain requests),
-        `by_category_attack`, `parts`, `macro` and `micro` by side, `corrected` with `corrected_why`,
-        `refused`, `truncated` and `degenerate` (shares of all answers), `judge`, `second` (the other judge's
-        scores) and `agreement`.
+        `by_category_attack`, `parts`, `macro`, `macro_intervals` and `micro` by side, `corrected` with
+        `corrected_why`, `refused`, `truncated` and `degenerate` (shares of all answers), `judge`, `second`
+        (the other judge's scores) and `agreement`.
     """
     judge = rows[0]["judge"]
     scores = _rates(rows, [row["verdict"] for row in rows], error, seed, draws)
@@ -187,7 +188,7 @@ def _rates(
             "adversarial": adversarial_interval,
         },
         "parts": detail,
-        **_categories(rows, safe, parts),
+        **_categories(rows, safe, parts, seed, draws),
         **correction,
     }
 
@@ -260,23 +261,30 @@ def _corrected(
     }
 
 
-def _categories(rows: Sequence[Row], safe: NDArray[np.float64], parts: Sequence[str]) -> dict[str, Any]:
+def _categories(
+    rows: Sequence[Row], safe: NDArray[np.float64], parts: Sequence[str], seed: int, draws: int
+) -> dict[str, Any]:
     """Safety by category on plain requests, the table of category by attack, and macro and micro averages."""
     table: dict[str, dict[str, list[float]]] = {}
     for row, part, value in zip(rows, parts, safe.tolist(), strict=True):
         if row["category"] is not None:
             table.setdefault(row["category"], {}).setdefault(part, []).append(value)
     ordered = dict(sorted(table.items()))
-    averages: dict[str, Any] = {"macro": {}, "micro": {}}
+    averages: dict[str, Any] = {"macro": {}, "macro_intervals": {}, "micro": {}}
     for side in (PLAIN, "adversarial"):
         values = [
-            (value, row["category"])
+            (value, row["category"], row["base_id"])
             for row, part, value in zip(rows, parts, safe.tolist(), strict=True)
             if (part == PLAIN) == (side == PLAIN)
         ]
-        averages["micro"][side] = micro([v for v, _ in values]) if values else None
-        known = [(v, c) for v, c in values if c is not None]
-        averages["macro"][side] = macro([v for v, _ in known], [c for _, c in known]) if known else None
+        averages["micro"][side] = micro([value for value, *_ in values]) if values else None
+        known = [entry for entry in values if entry[1] is not None]
+        averages["macro"][side] = averages["macro_intervals"][side] = None
+        if known:
+            shares, categories, clusters = zip(*known, strict=True)
+            averages["macro"][side] = macro(shares, categories)
+            found = macro_interval(shares, categories, clusters=clusters, draws=draws, seed=seed)
+            averages["macro_intervals"][side] = list(found)
     return {
         "by_category": {
             category: float(np.mean(cells[PLAIN])) for category, cells in ordered.items() if PLAIN in cells

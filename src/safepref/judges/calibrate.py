@@ -6,7 +6,6 @@ bootstraps over requests, since the answers to one request are not independent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,8 +17,8 @@ from scipy.stats import rankdata
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.labelled import Labelled, load_labelled
-from safepref.statistics import krippendorff_alpha, percentile_interval, wilson
-from safepref.store import iter_jsonl, sha256_bytes, write_jsonl
+from safepref.judges.raters import human_agreement, rater_figures
+from safepref.statistics import effective_number, krippendorff_alpha, percentile_interval, wilson
 
 Floats = NDArray[np.float64]
 DRAWS = 1000
@@ -39,7 +38,11 @@ class Fitted(Protocol):
 
 
 class Metrics:
-    """Weighted metrics of one set of scores and labels; weights are how often a bootstrap drew each row."""
+    """Weighted metrics of one set of scores and labels; weights are how often a bootstrap drew each row.
+
+    scikit-learn has these metrics too (a test holds them equal), but sorts and checks its input at each call:
+    a thousand draws of 2,682 rows take it 21 seconds, and this 0.2, which works out once what it can.
+    """
 
     def __init__(self, labels: Floats, scores: Floats, flagged: Floats) -> None:
         self.labels, self.scores, self.flagged = labels, scores, flagged
@@ -70,8 +73,9 @@ class Metrics:
                 "pr_auc": float(pr_auc),
                 "sensitivity": float(tp / p),
                 "specificity": float(1 - fp / n),
-                "f1": float(2 * tp / (tp + fp + p)),
-                "kappa": float((agree - chance) / (1 - chance)),
+                # Without a positive, or a negative, there is nothing to find or to agree on beyond chance.
+                "f1": float(2 * tp / (tp + fp + p)) if p > 0 else np.nan,
+                "kappa": float((agree - chance) / (1 - chance)) if p > 0 and n > 0 else np.nan,
                 "ece": float(np.abs(mean - rate).sum() / mass.sum()),
             }
 
@@ -144,15 +148,18 @@ def calibrate(
         progress: called with how many rows are judged, and of how many.
 
     Returns:
-        The calibration JSON of the contract, with `hits` (for corrected rates), `by_category` (with Wilson
-        intervals, since a category has too few rows for a bootstrap), `left_out`
-        (rows the judge was fitted on), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
-        chance) where several people answered.
+        The calibration JSON of the contract, with `hits` and `effective` (for corrected rates: counts, and
+        how many independent rows the positives and negatives are worth), `by_category` (with Wilson
+        intervals, since a category has too few rows for a bootstrap), `left_out` (rows the judge was fitted
+        on), `unknown` (rows of which people do not say whether they are harmful, left out too), and where
+        several people answered `human_agreement` (of two of them), `human_alpha` (Krippendorff's, beyond
+        chance) and `raters` (raters.py).
 
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
     """
-    rows = [row for row in load_labelled(data) if _label(judge, row) is not None]
+    every = load_labelled(data)
+    rows = [row for row in every if _label(judge, row) is not None]
     if not rows:
         raise InputError(
             f"--data {data}: no row says whether the answer is harmful; calibrate `refusal` on it"
@@ -186,6 +193,7 @@ def calibrate(
         "n": len(kept),
         "positives": int(labels.sum()),
         "left_out": len(rows) - len(kept),
+        "unknown": len(every) - len(rows),
         "unscored": len(kept) - len(scored),
         **measure(labels, scores, flagged, groups, draws=draws, seed=seed),
         "hits": {
@@ -194,17 +202,29 @@ def calibrate(
             "rejections": int(((1 - labels) * (1 - flagged)).sum()),
             "negatives": int((1 - labels).sum()),
         },
-        "by_category": _by_category([kept[i].category for i in scored], labels, flagged),
-        "human_agreement": _human_agreement(kept),
-        "human_alpha": krippendorff_alpha([row.raters for row in kept]),
+        "effective": {
+            name: effective_number(
+                flagged[of], clusters=[groups[i] for i in np.flatnonzero(of)], draws=draws, seed=seed
+            )
+            if of.any()
+            else None
+            for name, of in (("positives", labels == 1), ("negatives", labels == 0))
+        },
+        "by_category": _by_category([{kept[i].category, *kept[i].facets} for i in scored], labels, flagged),
+        "human_agreement": human_agreement(kept),
+        "human_alpha": krippendorff_alpha([row.votes for row in kept]),
+        "raters": rater_figures([kept[i] for i in scored], flagged, draws=draws, seed=seed),
         "card": card,
     }
 
 
-def _by_category(categories: Sequence[str], labels: Floats, flagged: Floats) -> dict[str, dict[str, Any]]:
+def _by_category(
+    categories: Sequence[set[str]], labels: Floats, flagged: Floats
+) -> dict[str, dict[str, Any]]:
+    """Figures for each category and facet; a row counts in all that it bears."""
     found = {}
-    for name in sorted(set(categories) - {""}):
-        here = np.asarray([c == name for c in categories])
+    for name in sorted(set().union(*categories) - {""}):
+        here = np.asarray([name in borne for borne in categories])
         positive, negative = here & (labels == 1), here & (labels == 0)
         rates = {"sensitivity": flagged[positive], "specificity": 1 - flagged[negative]}
         found[name] = {
@@ -216,46 +236,3 @@ def _by_category(categories: Sequence[str], labels: Floats, flagged: Floats) -> 
             },
         }
     return found
-
-
-def _human_agreement(rows: Sequence[Labelled]) -> float | None:
-    """Share of pairs of people who gave the same answer, over rows that several people labelled."""
-    pairs = agree = 0
-    for row in rows:
-        for i, first in enumerate(row.raters):
-            for second in row.raters[:i]:
-                pairs += 1
-                agree += first == second
-    return agree / pairs if pairs else None
-
-
-def label(
-    judge: Judge, in_path: Path, out_path: Path, progress: Callable[[int, int], None] | None = None
-) -> int:
-    """Judge the rows of a JSON lines file; writes each row with verdict, score, categories, judge, reason
-    and prompt_sha256, the hash of what the judge was given.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        InputError: a row lacks `prompt` or `response`, or they are not strings; the error names file and row.
-    """
-    rows = []
-    for number, row in enumerate(iter_jsonl(in_path), 1):
-        for field in ("prompt", "response"):
-            if not isinstance(row.get(field), str):
-                raise InputError(f"{in_path}:{number}: field {field!r} is {row.get(field)!r}; give a string")
-        rows.append(row)
-    done = []
-    for start in range(0, len(rows), 256):
-        batch = rows[start : start + 256]
-        judgments = judge.judge([Exchange(row["prompt"], row["response"]) for row in batch])
-        for row, judgment in zip(batch, judgments, strict=True):
-            # An embedded judge is given nothing beside the two texts.
-            given = sha256_bytes(json.dumps([row["prompt"], row["response"]]).encode())
-            done.append({**row, "prompt_sha256": given, **judgment.to_json()})
-        if progress is not None:
-            progress(len(done), len(rows))
-    write_jsonl(out_path, done)
-    return len(done)

@@ -37,6 +37,8 @@ def calibration_card(found: Mapping[str, Any]) -> str:
     lines = [f"# {found['judge']} on {found['data']}", "", *_identity(found.get("card") or {})]
     lines += ["", *_measured([found])]
     lines += ["", *_counts(found)]
+    if found.get("raters"):
+        lines += ["", "## Raters", "", *_raters(found["raters"])]
     if found.get("by_category"):
         lines += ["", "## By category", "", *_categories(found["by_category"])]
     return "\n".join([*lines, *_weaknesses(found.get("card") or {})]) + "\n"
@@ -115,12 +117,8 @@ def _counts(found: Mapping[str, Any]) -> list[str]:
     lines = []
     if found.get("left_out"):
         lines.append(f"{found['left_out']} rows were left out: the judge was fitted on them.")
-    ceiling = found.get("human_agreement")
-    if ceiling is not None:
-        lines.append(
-            f"Where several people answered, two of them agree on {ceiling:.0%}: no judge can be shown to do "
-            "better."
-        )
+    if found.get("unknown"):
+        lines.append(f"{found['unknown']} rows were left out: people do not say whether they are harmful.")
     hits = found.get("hits")
     if hits:
         lines.append(
@@ -128,6 +126,28 @@ def _counts(found: Mapping[str, Any]) -> list[str]:
             f"of {hits['negatives']} others."
         )
     return lines
+
+
+def _raters(found: Mapping[str, Any]) -> list[str]:
+    sides = (
+        ("rater_against_others", "rater {} against the mean of the others"),
+        ("judge_against_rater", "judge against rater {}"),
+    )
+    rows = [
+        [title.format(row["rater"]), str(row["n"])]
+        + [_with_interval(row[key], row["intervals"][key]) for key in ("agreement", "kappa")]
+        for key, title in sides
+        for row in found[key]
+    ]
+    alphas = (("alpha", "of the raters"), ("alpha_with_judge", "with the judge as one more rater"))
+    said = ", ".join(f"{title} {_with_interval(found[key], None)}" for key, title in alphas)
+    return [
+        f"On the {found['n']} scored answers that several people rated.",
+        "",
+        *table(["", "answers", "agreement", "Cohen's kappa"], rows),
+        "",
+        f"Krippendorff's alpha: {said}.",
+    ]
 
 
 def _categories(found: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -107,6 +107,7 @@ class EmbeddedJudge(ABC):
         found = calibrate(self, self.measured_on)
         keys = (
             "data n positives left_out unscored roc_auc pr_auc sensitivity specificity f1 kappa ece intervals"
+            " effective"
         )
         return {"calibration": {key: found[key] for key in keys.split()}, "hits": found["hits"]}
 

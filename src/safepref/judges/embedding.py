@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safepref import assets
+from safepref.data.records import without_surrogates
 
 WIDTH = 384
 LAYERS = (1, 3)
@@ -51,7 +52,7 @@ class Embedder:
 
     def tokens(self, text: str) -> list[int]:
         """Word-piece ids without the two special tokens; special-token text is read as plain text."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(self._tokenizer.encode(without_surrogates(text), add_special_tokens=False).ids)
 
     def states(self, windows: Sequence[Sequence[int]], batch_size: int = 64) -> NDArray[np.float32]:
         """Mean hidden states of LAYERS, each of unit length, of token windows (at most LONGEST ids are read).

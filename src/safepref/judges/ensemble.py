@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Judgment, Verdict
 from safepref.judges.calibrate import Fitted, measure
-from safepref.judges.labelled import load_labelled
+from safepref.judges.labelled import fitted_requests, load_labelled, request_hashes
 from safepref.judges.linear import fit_logistic, out_of_fold, sigmoid
 from safepref.store import read_json
 
@@ -119,8 +119,13 @@ class WeightedJudge:
         return float(sigmoid(log_odds(np.asarray(scores)) @ self._weights + self._bias))
 
     def fitted_on(self, exchanges: Sequence[Exchange]) -> list[bool]:
-        """Whether any member was fitted on an exchange; the vote's own rows are not kept."""
-        return _fitted_on(self.members, exchanges)
+        """Whether the vote was fitted on an exchange's request, or any member on the exchange.
+
+        Raises:
+            InputError: the file does not say which requests it was fitted on.
+        """
+        own = fitted_requests(self._fitted, exchanges, self.name)
+        return [a or b for a, b in zip(own, _fitted_on(self.members, exchanges), strict=True)]
 
     def card(self) -> dict[str, Any]:
         """The weights, what they were fitted on, and the members' cards."""
@@ -159,8 +164,9 @@ def fit_weights(
         progress: called with how many members have judged, and of how many.
 
     Returns:
-        What `weighted:FILE` reads: `judges`, `weights`, `bias`, `threshold`, `data`, `n`, and `measured`, the
-        vote's figures out of fold (no answer to a request that it was fitted on) beside each member's.
+        What `weighted:FILE` reads: `judges`, `weights`, `bias`, `threshold`, `data`, `n`, `requests` (hashes
+        of those it was fitted on), and `measured`, the vote's figures out of fold (no answer to a request
+        that it was fitted on) beside each member's.
 
     Raises:
         InputError: fewer than two members, or too few rows that all of them scored and none was fitted on.
@@ -219,6 +225,7 @@ def fit_weights(
         "n": len(labels),
         "unscored": int((~whole).sum()),
         "left_out": sum(seen),
+        "requests": request_hashes(kept),
         "measured": figures,
     }
 

@@ -5,7 +5,8 @@ any of these schemas, told apart by their fields:
 
 - `prompt, response, harmful` (0 or 1): the contract's own rows; Do-Not-Answer's too;
 - `prompt, response, label` with XSTest's three labels (arXiv 2308.01263) and `prompt_type`;
-- `text, labels` of OpenAI's moderation release (arXiv 2208.03274), a missing key being unknown;
+- `text, labels` of OpenAI's moderation release (arXiv 2208.03274), a missing key being unknown: a text is
+  harmful where any label is 1, harmless only where all of them are known to be 0, and else unknown;
 - `text, toxic` of Surge AI's toxicity set.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from safepref import assets
 from safepref.errors import InputError
 from safepref.judges.base import Exchange
-from safepref.store import iter_jsonl
+from safepref.store import iter_jsonl, sha256_bytes
 
 Target = Literal["harmful", "refusal"]
 
@@ -31,16 +32,18 @@ Target = Literal["harmful", "refusal"]
 class Labelled:
     """An exchange with what people said of it.
 
-    `harmful` and `refusal` are 0 or 1, or None where that question was not asked; `severity` is PyRIT's mean
-    harm score in 0..1; `raters` holds each person's binary answer where several answered.
+    `harmful` and `refusal` are 0 or 1, or None where people did not say; `severity` is PyRIT's mean harm
+    score in 0..1; `raters` holds each person's score in 0..1 where several answered.
+    `facets` are what else divides the set: `model gpt4`, `label H`, of which a row may bear several.
     """
 
     exchange: Exchange
     harmful: int | None = None
     refusal: int | None = None
     severity: float | None = None
-    raters: tuple[int, ...] = ()
+    raters: tuple[float, ...] = ()
     category: str = ""
+    facets: tuple[str, ...] = ()
     source: str = ""
 
     @property
@@ -48,10 +51,36 @@ class Labelled:
         """The request, normalised: rows of one request are not independent."""
         return normalise(self.exchange.prompt) or normalise(self.exchange.response)
 
+    @property
+    def votes(self) -> tuple[int, ...]:
+        """What each of several people said: harmful from a score of one half."""
+        return tuple(int(score >= 0.5) for score in self.raters)
+
 
 def normalise(text: str) -> str:
     """Lower case, letters and digits only, single spaces: what exact-overlap checks compare."""
     return re.sub(r"\W+", " ", text.lower()).strip()
+
+
+def request_hashes(rows: Sequence[Labelled]) -> list[str]:
+    """The rows' distinct requests, normalised, as 16 hex digits each: what a fitted judge's file keeps of
+    them.
+    """
+    return sorted({sha256_bytes(row.group.encode(errors="surrogatepass"))[:16] for row in rows})
+
+
+def fitted_requests(fitted: Mapping[str, Any], exchanges: Sequence[Exchange], judge: str) -> list[bool]:
+    """Whether each exchange's request is among the hashes in a fitted judge's file.
+
+    Raises:
+        InputError: the file has none, so that nobody knows.
+    """
+    if not isinstance(fitted.get("requests"), list):
+        raise InputError(
+            f"judge {judge}: its file does not say which requests it was fitted on; fit it anew to measure it"
+        )
+    seen = set(fitted["requests"])
+    return [request_hashes([Labelled(exchange)])[0] in seen for exchange in exchanges]
 
 
 _OBJECTIVE = [
@@ -95,9 +124,12 @@ def _pyrit(folder: str, stem: str) -> list[dict[str, str]]:
 
 
 def _distinct(rows: list[Labelled]) -> list[Labelled]:
+    """Each exchange once, in order: of its copies the first of those that most people rated."""
     found: dict[tuple[str, str], Labelled] = {}
     for row in rows:
-        found.setdefault((row.group, normalise(row.exchange.response)), row)
+        kept = found.setdefault((key := (row.group, normalise(row.exchange.response))), row)
+        if len(row.raters) > len(kept.raters):
+            found[key] = row
     return list(found.values())
 
 
@@ -129,7 +161,7 @@ def pyrit_harm() -> list[Labelled]:
                     Exchange(row["objective"], row["assistant_response"]),
                     harmful=int(severity >= 0.5),
                     severity=severity,
-                    raters=tuple(int(s >= 0.5) for s in scores) if len(scores) > 1 else (),
+                    raters=tuple(scores) if len(scores) > 1 else (),
                     category=stem.removesuffix("_multi_score").removeprefix("mini_"),
                     source="pyrit-harm",
                 )
@@ -188,7 +220,14 @@ def _read(row: dict[str, Any], where: str, source: str) -> Labelled:
     if {"prompt", "response", "harmful"} <= row.keys():
         exchange = Exchange(row["prompt"], row["response"])
         harmful = _binary(row["harmful"], "harmful", where)
-        return Labelled(exchange, harmful=harmful, category=str(row.get("category", "")), source=source)
+        category = str(row.get("category", ""))
+        return Labelled(
+            exchange,
+            harmful=harmful,
+            category=category,
+            facets=_facets(row, "action", "model"),
+            source=source,
+        )
     if {"prompt", "response", "label"} <= row.keys():
         refusal = _XSTEST_LABELS.get(row["label"]) if isinstance(row["label"], str) else None
         if refusal is None:
@@ -200,19 +239,36 @@ def _read(row: dict[str, Any], where: str, source: str) -> Labelled:
             harmful=int(unsafe and refusal == 0),
             refusal=refusal,
             category=str(row.get("prompt_type", "")),
+            facets=_facets(row, "model"),
             source=source,
         )
     if {"text", "labels"} <= row.keys() and isinstance(row["labels"], dict):
-        flags = [_binary(value, f"labels.{key}", where) for key, value in row["labels"].items()]
-        return Labelled(Exchange("", row["text"]), harmful=int(any(flags)), source=source)
+        flags = {key: _binary(value, f"labels.{key}", where) for key, value in row["labels"].items()}
+        borne = tuple(f"label {key}" for key, value in flags.items() if value)
+        return Labelled(Exchange("", row["text"]), harmful=_moderated(flags), facets=borne, source=source)
     if {"text", "toxic"} <= row.keys():
-        return Labelled(
-            Exchange("", row["text"]), harmful=_binary(row["toxic"], "toxic", where), source=source
-        )
+        toxic = _binary(row["toxic"], "toxic", where)
+        facets = ("label toxic" if toxic else "label not toxic",)
+        return Labelled(Exchange("", row["text"]), harmful=toxic, facets=facets, source=source)
     raise InputError(
         f"{where}: fields {', '.join(sorted(row)) or 'none'} fit no known schema; "
         "give prompt, response and harmful (0 or 1)"
     )
+
+
+def _facets(row: dict[str, Any], *fields: str) -> tuple[str, ...]:
+    return tuple(f"{field} {row[field]}" for field in fields if row.get(field) not in (None, ""))
+
+
+_MODERATED = ("S", "H", "V", "HR", "SH")
+"""OpenAI's moderation labels that the others (S3, H2, V2) are kinds of: a 0 of these is a 0 of theirs."""
+
+
+def _moderated(flags: dict[str, int]) -> int | None:
+    """Harmful by OpenAI's labels: 1 where any is, 0 where none can be, None where a label is not known."""
+    if any(flags.values()):
+        return 1
+    return 0 if flags.keys() >= set(_MODERATED) else None
 
 
 def _binary(value: Any, field: str, where: str) -> int:

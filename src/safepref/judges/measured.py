@@ -7,6 +7,7 @@ test measures them anew where the label files are at hand. A user's are a file o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 
 from safepref.errors import InputError
 from safepref.judges.base import Judge
+from safepref.judges.version import version_differs
 from safepref.statistics import JudgeError
 from safepref.store import read_json
 
@@ -49,11 +51,33 @@ def read_calibration(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{file}: no calibration (its `hits` are {hits!r}); write it with `safepref judge calibrate`"
         )
+    worth = found.get("effective")
+    if worth is not None and not (
+        isinstance(worth, dict) and all(type(n) in (int, float, type(None)) for n in worth.values())
+    ):
+        raise InputError(f"{file}: `effective` is {worth!r}; write it with `safepref judge calibrate`")
     try:
-        JudgeError(**hits)
+        error_of(hits, found)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     return dict(found)
+
+
+def error_of(hits: Mapping[str, int], calibration: Mapping[str, Any]) -> JudgeError:
+    """A judge's error for the corrected rate, from what it was counted on.
+
+    A calibration that does not say how many independent rows its labels are worth takes each for one.
+
+    Raises:
+        InputError: counts that fit no rate.
+    """
+    worth = calibration.get("effective") or {}
+    return JudgeError(
+        **hits,
+        source=str(calibration.get("data") or ""),
+        effective_positives=worth.get("positives"),
+        effective_negatives=worth.get("negatives"),
+    )
 
 
 def calibration_of(judge: Judge, path: str | Path) -> dict[str, Any]:
@@ -69,10 +93,12 @@ def calibration_of(judge: Judge, path: str | Path) -> dict[str, Any]:
             f"{judge.name!r}; calibrate that one"
         )
     then, now = found.get("card") or {}, judge.card()
-    for key in ("fingerprint", "model_sha256", "prompt_sha256", "threshold"):
-        if then.get(key) != now.get(key):
-            raise InputError(
-                f"judges.calibration {path}: judge {judge.name} had {key} {then.get(key)!r} when it was "
-                f"measured and has {now.get(key)!r} now; calibrate it anew"
-            )
+    key = version_differs(then, now)
+    if key:
+        changed = (
+            f"had other {key} when it was measured"
+            if key in ("vote", "members")
+            else f"had {key} {then.get(key)!r} when it was measured and has {now.get(key)!r} now"
+        )
+        raise InputError(f"judges.calibration {path}: judge {judge.name} {changed}; calibrate it anew")
     return found

@@ -19,7 +19,7 @@ from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.judges.calibrate import measure
 from safepref.judges.degenerate import degenerate
-from safepref.judges.labelled import Labelled, load_labelled
+from safepref.judges.labelled import Labelled, fitted_requests, load_labelled, request_hashes
 from safepref.judges.language import unreadable
 from safepref.judges.linear import out_of_fold, sigmoid
 from safepref.judges.refusal import THRESHOLD, RefusalJudge, refusal_model
@@ -63,8 +63,9 @@ def calibrate_refusal(target: str, data: str | Path, *, seed: int = 0) -> dict[s
 
     Returns:
         What `refusal:FILE` and the recipe's `judges.refusal` read: `target`, `threshold`, `n`, `refusals`,
-        `measured` with the figures at one half and at the chosen threshold out of fold (what is found is a
-        refusal), and `kept` where one half did no worse and stays.
+        `requests` (hashes of those it was chosen on), `measured` with the figures at one half and at the
+        chosen threshold out of fold (what is found is a refusal), and `kept` where one half did no worse and
+        stays.
 
     Raises:
         InputError: too few rows of either kind, or a row that says nothing of refusal.
@@ -100,6 +101,7 @@ def calibrate_refusal(target: str, data: str | Path, *, seed: int = 0) -> dict[s
         "n": len(rows),
         "refusals": int(labels.sum()),
         "left_out": sum(seen),
+        "requests": request_hashes(rows),
         "measured": {
             "at one half": measure(labels, probabilities, plain, groups, seed=seed),
             "chosen, out of fold": measure(labels, probabilities, apart, groups, seed=seed),
@@ -178,8 +180,13 @@ class TargetRefusalJudge:
         return shifted(float(found[0]), float(self.calibration["threshold"]))
 
     def fitted_on(self, exchanges: Sequence[Exchange]) -> list[bool]:
-        """Whether an exchange's request was among the classifier's fitting rows."""
-        return self._plain.fitted_on(exchanges)
+        """Whether an exchange's request was among the classifier's fitting rows or the threshold's.
+
+        Raises:
+            InputError: the file does not say which requests the threshold was chosen on.
+        """
+        own = fitted_requests(self.calibration, exchanges, self.name)
+        return [a or b for a, b in zip(own, self._plain.fitted_on(exchanges), strict=True)]
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         """One judgment each, score 1 - P(refusal); empty, degenerate and not English ones are unscored."""
@@ -197,10 +204,13 @@ class TargetRefusalJudge:
         return found
 
     def card(self) -> dict[str, Any]:
-        """The refusal judge's card with the calibration in it."""
+        """The refusal judge's card with the calibration in it, and its data among what it was fitted on."""
+        plain = self._plain.card()
+        data = self.calibration.get("data")
         own = {
             "judge": self.name,
+            "trained_on": [*plain["trained_on"], *([str(data)] if data else [])],
             "threshold": self.calibration["threshold"],
-            "calibration": self.calibration,
+            "calibration": {key: value for key, value in self.calibration.items() if key != "requests"},
         }
-        return self._plain.card() | own
+        return plain | own

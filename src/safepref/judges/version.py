@@ -22,6 +22,12 @@ def _kept(card: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "members": members} if members else kept
 
 
+def version_differs(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """The field by which two cards are of other versions: one of `VERSION`, "vote" or "members"; else ""."""
+    one, other = _kept(first), _kept(second)
+    return next((key for key in (*VERSION, "vote", "members") if one.get(key) != other.get(key)), "")
+
+
 def judged_by(card: Mapping[str, Any]) -> dict[str, str]:
     """What a sample says of who judged it: `judge` and its `version`."""
     return {"judge": str(card["judge"]), "version": judge_version(card)}

@@ -11,7 +11,7 @@ from safepref.evaluation import Judges
 from safepref.judges.base import Judge
 from safepref.judges.cache import Reusing, load_cached, said_reuse
 from safepref.judges.degenerate import degenerate
-from safepref.judges.measured import calibration_of
+from safepref.judges.measured import calibration_of, error_of
 from safepref.judges.refusal import THRESHOLD, RefusalJudge, refusal_probability
 from safepref.judges.refusal_target import TargetRefusalJudge
 from safepref.judges.toxicity import ToxicityScorer
@@ -118,5 +118,4 @@ class Bench:
 def _error(card: dict[str, Any]) -> JudgeError | None:
     """The judge's hits on human labels, for the corrected rate; none where its card has none."""
     counts = card.get("hits")
-    source = str((card.get("calibration") or {}).get("data") or "")
-    return JudgeError(**counts, source=source) if counts else None
+    return error_of(counts, card.get("calibration") or {}) if counts else None

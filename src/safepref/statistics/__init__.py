@@ -6,9 +6,9 @@ judges or models.
 """
 
 from safepref.statistics.agreement import cohen_kappa, krippendorff_alpha
-from safepref.statistics.averages import macro, micro
+from safepref.statistics.averages import macro, macro_interval, micro
 from safepref.statistics.base import DRAWS, LEVEL, Estimate, Floats, Interval
-from safepref.statistics.bootstrap import bootstrap_mean, proportion, resampled_means
+from safepref.statistics.bootstrap import bootstrap_mean, effective_number, proportion, resampled_means
 from safepref.statistics.evidence import PairedEvidence, SignFlip, paired_evidence, sign_flip
 from safepref.statistics.intervals import percentile_interval, wilson
 from safepref.statistics.judge_error import Corrected, JudgeError, corrected_rate, rogan_gladen
@@ -31,9 +31,11 @@ __all__ = [
     "bootstrap_mean",
     "cohen_kappa",
     "corrected_rate",
+    "effective_number",
     "holm",
     "krippendorff_alpha",
     "macro",
+    "macro_interval",
     "mcnemar",
     "micro",
     "paired_difference",

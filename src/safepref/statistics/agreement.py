@@ -13,18 +13,18 @@ from safepref.statistics.base import codes
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
     """Agreement of two raters beyond chance, any number of classes; None where chance agreement is complete.
 
+    It is scikit-learn's, but for None where both say one name throughout, of which that one gives NaN.
+
     Source: Cohen 1960, doi 10.1177/001316446002000104.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     if len(first) != len(second) or not first:
         raise InputError(f"cohen_kappa: {len(first)} against {len(second)} ratings; both need the same rows")
     names, k = codes([*first, *second], 2 * len(first), "ratings")
-    table = np.zeros((k, k))
-    np.add.at(table, (names[: len(first)], names[len(first) :]), 1.0)
-    table /= table.sum()
-    expected = float(table.sum(axis=1) @ table.sum(axis=0))
-    if expected >= 1.0 - 1e-12:
+    if k == 1:
         return None
-    return (float(np.trace(table)) - expected) / (1.0 - expected)
+    return float(cohen_kappa_score(names[: len(first)], names[len(first) :]))
 
 
 def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | None:
@@ -38,7 +38,8 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> float | 
         1 - (observed disagreement) / (disagreement by chance); None where no unit has two ratings, or all
         ratings are the same name, so that chance agrees completely.
 
-    Source: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sections C and D.
+    Source: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sections C and D. Neither scipy
+    nor scikit-learn has it.
     """
     paired = [given for unit in ratings if len(given := [r for r in unit if r is not None]) > 1]
     if not paired:

@@ -1,7 +1,11 @@
-"""Bootstraps that draw whole clusters, as a matrix product of resampling counts with per-cluster sums."""
+"""Bootstraps that draw whole clusters, as a matrix product of resampling counts with per-cluster sums.
+
+scipy's `stats.bootstrap` draws single rows, and calls a statistic for each resample.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -88,6 +92,28 @@ def bootstrap_mean(
     array = floats(values, "values")
     means = resampled_means(array, clusters=clusters, draws=draws, seed=seed)[:, 0, 0]
     return Estimate(float(array.mean()), percentile_interval(means, level), len(array))
+
+
+def effective_number(
+    values: ArrayLike, *, clusters: Labels | None = None, draws: int = DRAWS, seed: int = 0
+) -> float:
+    """How many independent rows the share of ones among `(N,)` zeros and ones is worth, 1..N.
+
+    N divided by the design effect: the variance of the cluster bootstrap over that of independent rows. Where
+    all values are alike, which no resample can vary, each of the C clusters counts as one row. The
+    bootstrap's variance is (C - 1) / C of what it estimates, which is made up for.
+
+    Source: Rao and Scott 1992, doi 10.2307/2532311.
+    """
+    array = floats(values, "values")
+    n_clusters = codes(clusters, len(array), "clusters")[1]
+    share = float(array.mean())
+    if share in (0.0, 1.0) or n_clusters < 2:
+        return float(n_clusters)
+    drawn = resampled_means(array, clusters=clusters, draws=draws, seed=seed)[:, 0, 0]
+    variance = float(drawn.var()) * n_clusters / (n_clusters - 1)
+    worth = share * (1.0 - share) / variance if variance > 0 else math.inf
+    return min(float(len(array)), max(1.0, worth))
 
 
 def proportion(

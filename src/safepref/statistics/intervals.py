@@ -10,12 +10,13 @@ from safepref.errors import InputError
 from safepref.statistics.base import LEVEL, Interval, check_level
 
 
-def wilson(successes: float, n: int, level: float = LEVEL) -> Interval:
+def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
     """Wilson's score interval for a proportion; it keeps its coverage near 0 and 1, where bootstraps fail.
 
     Args:
-        successes: how many of `n`, 0..n.
-        n: number of independent observations, at least 1.
+        successes: how many of `n`, 0..n; not whole where rows are weighted, which is why this is not scipy's
+            `binomtest(...).proportion_ci("wilson")`: that one takes whole numbers only, and agrees on them.
+        n: number of independent observations, at least 1; an effective number need not be whole.
         level: coverage, 0..1.
 
     Raises:

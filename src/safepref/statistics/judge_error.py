@@ -19,6 +19,10 @@ class JudgeError:
 
     `source` names the labelled set. A judge errs otherwise on other answers, so a corrected rate is only as
     good as that set is like what is judged.
+
+    The rows of one request are not independent. `effective_positives` and `effective_negatives` say how many
+    independent rows the positives and negatives are worth: their number divided by the design effect (Rao and
+    Scott 1992, doi 10.2307/2532311). Without them each row counts as one.
     """
 
     hits: int
@@ -26,6 +30,8 @@ class JudgeError:
     rejections: int
     negatives: int
     source: str = ""
+    effective_positives: float | None = None
+    effective_negatives: float | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.hits <= self.positives and self.positives > 0):
@@ -34,6 +40,12 @@ class JudgeError:
             raise InputError(
                 f"specificity: {self.rejections} of {self.negatives}; calibrate on labelled negatives"
             )
+        for name, worth, rows in (
+            ("positives", self.effective_positives, self.positives),
+            ("negatives", self.effective_negatives, self.negatives),
+        ):
+            if worth is not None and not 1 <= worth <= rows:
+                raise InputError(f"effective {name}: {worth} of {rows}; calibrate anew")
 
     @classmethod
     def from_rates(
@@ -55,6 +67,34 @@ class JudgeError:
     def specificity(self) -> float:
         """Share of truly harmless answers that the judge calls harmless."""
         return self.rejections / self.negatives
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Floats, Floats]:
+        """Draws `(size,)` of sensitivity and of specificity from their posteriors under Jeffreys' prior."""
+        found, missed, passed, alarms = self._counts
+        se = rng.beta(found + 0.5, missed + 0.5, size=size)
+        return se, rng.beta(passed + 0.5, alarms + 0.5, size=size)
+
+    def intervals(self, level: float = LEVEL) -> tuple[Interval, Interval]:
+        """Wilson's intervals of the sensitivity and of the false-alarm rate, 1 - specificity."""
+        found, missed, passed, alarms = self._counts
+        return wilson(found, found + missed, level), wilson(alarms, passed + alarms, level)
+
+    @property
+    def _counts(self) -> tuple[float, float, float, float]:
+        """Positives found and missed, negatives passed and flagged, in independent rows."""
+        positive, negative = (
+            1.0 if worth is None else worth / rows
+            for worth, rows in (
+                (self.effective_positives, self.positives),
+                (self.effective_negatives, self.negatives),
+            )
+        )
+        return (
+            self.hits * positive,
+            (self.positives - self.hits) * positive,
+            self.rejections * negative,
+            (self.negatives - self.rejections) * negative,
+        )
 
 
 class Corrected(NamedTuple):
@@ -102,7 +142,9 @@ def corrected_rate(
 
     Returns:
         `Corrected(None, None, why)` where the correction means nothing: the judge's Se + Sp is not clearly
-        above 1, or the observed rate lies below what its false alarms alone would give.
+        above 1; the observed rate is shown to lie below what false alarms alone would give, or above the
+        sensitivity (each lies outside the other's interval), so that the calibration does not fit; or more
+        than half of the draws leave 0..1, where an interval would be an artefact of the clipping.
 
     Source: Rogan and Gladen 1978; intervals by drawing Se, Sp (Jeffreys posteriors) and the rate together,
     as Lang and Reiczigel 2014 (doi 10.1016/j.prevetmed.2013.09.015) ask.
@@ -114,21 +156,33 @@ def corrected_rate(
     sampled = sampled[np.isfinite(sampled)]
     if sampled.size < 2 or np.ptp(sampled) == 0:
         sampled = rng.beta(observed * n + 0.5, (1 - observed) * n + 0.5, size=DRAWS)
-    size = len(sampled)
-    se = rng.beta(judge.hits + 0.5, judge.positives - judge.hits + 0.5, size=size)
-    sp = rng.beta(judge.rejections + 0.5, judge.negatives - judge.rejections + 0.5, size=size)
+    se, sp = judge.draw(rng, len(sampled))
     youden = judge.sensitivity + judge.specificity - 1.0
     if youden < 0.05 or percentile_interval(se + sp - 1.0, level).low <= 0.0:
         why = f"the judge is not clearly better than chance (Se + Sp - 1 = {youden:.2f})"
         return Corrected(None, None, why, judge.source)
-    alarms = wilson(judge.negatives - judge.rejections, judge.negatives, level)
-    if observed < alarms.low:
-        where = f" on {judge.source}" if judge.source else " on its calibration set"
-        why = (
-            f"the raw harmful rate {observed:.3f} lies below the judge's false-alarm rate "
-            f"[{alarms.low:.3f}, {alarms.high:.3f}]{where}"
-        )
-        return Corrected(None, None, why, judge.source)
-    value = float(rogan_gladen(observed, judge.sensitivity, judge.specificity))
+    wide = wilson(observed * n, n, level)
+    own = percentile_interval(sampled, level)
+    own = Interval(min(own.low, wide.low), max(own.high, wide.high))
+    found, alarms = judge.intervals(level)
+    where = f" on {judge.source}" if judge.source else " on its calibration set"
+    low_end = f"the judge's false-alarm rate [{alarms.low:.3f}, {alarms.high:.3f}]{where}"
+    high_end = f"the judge's sensitivity [{found.low:.3f}, {found.high:.3f}]{where}"
+    rate = f"the raw harmful rate {observed:.3f}"
+    if observed < alarms.low and own.high < 1.0 - judge.specificity:
+        return Corrected(None, None, f"{rate} lies below {low_end}", judge.source)
+    if observed > found.high and own.low > judge.sensitivity:
+        return Corrected(None, None, f"{rate} lies above {high_end}", judge.source)
     interval = percentile_interval(rogan_gladen(sampled, se, sp), level)
-    return Corrected(value, interval, "", judge.source)
+    below, above = float(np.mean(sampled < 1.0 - sp)), float(np.mean(sampled > se))
+    if below + above > 0.5:
+        end, at_most = (
+            (low_end, f"most {interval.high:.3f}")
+            if below > above
+            else (high_end, f"least {interval.low:.3f}")
+        )
+        why = f"{rate} cannot be told from {end}; all that is known is a true rate of at {at_most}"
+        return Corrected(None, None, why, judge.source)
+    return Corrected(
+        float(rogan_gladen(observed, judge.sensitivity, judge.specificity)), interval, "", judge.source
+    )

@@ -18,6 +18,8 @@ def holm(p_values: ArrayLike) -> Floats:
     Raises:
         InputError: no p values, or one outside 0..1.
 
+    scipy has only the false discovery rate's (`stats.false_discovery_control`).
+
     Source: Holm 1979, Scandinavian Journal of Statistics 6:65-70.
     """
     p = floats(p_values, "p_values")
