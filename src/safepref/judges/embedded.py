@@ -56,7 +56,7 @@ def _two_voices(helped: Floats, refused: Floats, scale: Floats) -> Floats:
     A fit would give the refusal next to nothing: on the fitting rows the rest tells refusals as well. On
     answers of other models it does not.
     """
-    return helped / scale[0] - REFUSAL * refused / scale[1]
+    return np.asarray(helped / scale[0] - REFUSAL * refused / scale[1], np.float64)
 
 
 class EmbeddedJudge(ABC):
@@ -171,8 +171,8 @@ class EmbeddedJudge(ABC):
         # A request that the request model was fitted on gets the logit of a fold that did not see it.
         request = np.asarray([held_out.get(e.prompt, v) for e, v in zip(exchanges, request, strict=True)])
 
-        columns, targets, weights, groups, exchanges = self._fit_columns(rows, exchanges, request)
-        self._refusal, refused = self._fit_refusal(exchanges)
+        columns, targets, weights, groups, said = self._fit_columns(rows, exchanges, request)
+        self._refusal, refused = self._fit_refusal(said)
 
         def fit(use: NDArray[np.int64]) -> Linear:
             return fit_logistic(columns[use], targets[use], weights[use], self.strength, self.signs)
