@@ -27,7 +27,10 @@ Kind = Literal["exact", "near"]
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A text that something was fitted on: `use` says what, such as "training" or "judge report: fitting"."""
+    """A text that something was fitted on: `use` says what, such as "training" or "judge report: fitting".
+
+    A row of which no text is left has an empty one: it is counted and equals nothing.
+    """
 
     text: str
     use: str
@@ -74,9 +77,9 @@ def contamination(learned: Sequence[Learned], asked: Sequence[Asked], threshold:
     by_text: dict[str, Asked] = {}
     for question in asked:
         by_text.setdefault(normalised(question.text), question)
-    plain = [normalised(item.text) for item in learned]
+    plain = [normalised(item.text) if item.text.strip() else "" for item in learned]
     inside = _inside(list(dict.fromkeys(plain)), list(by_text))
-    distinct = [text for text in dict.fromkeys(plain) if text not in by_text and text not in inside]
+    distinct = [text for text in dict.fromkeys(plain) if text and text not in by_text and text not in inside]
     evaluated = list(by_text)
     near: dict[str, tuple[float, str]] = {}
     for i, j, jaccard in similar(distinct, evaluated, threshold):

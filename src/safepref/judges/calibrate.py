@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
+from safepref.judges.behind_files import DIGESTS, digests
 from safepref.judges.labelled import Labelled, load_labelled
 from safepref.statistics import krippendorff_alpha, percentile_interval, wilson
 from safepref.store import iter_jsonl, sha256_bytes, write_jsonl
@@ -146,8 +147,9 @@ def calibrate(
     Returns:
         The calibration JSON of the contract, with `hits` (for corrected rates), `by_category` (with Wilson
         intervals, since a category has too few rows for a bootstrap), `left_out`
-        (rows the judge was fitted on), and `human_agreement` and `human_alpha` (Krippendorff's, beyond
-        chance) where several people answered.
+        (rows the judge was fitted on), `human_agreement` and `human_alpha` (Krippendorff's, beyond
+        chance) where several people answered, and `requests`, digests by which it can be told later whether
+        one of them is evaluated.
 
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
@@ -197,6 +199,7 @@ def calibrate(
         "by_category": _by_category([kept[i].category for i in scored], labels, flagged),
         "human_agreement": _human_agreement(kept),
         "human_alpha": krippendorff_alpha([row.raters for row in kept]),
+        DIGESTS: digests(kept),
         "card": card,
     }
 
