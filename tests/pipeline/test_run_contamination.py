@@ -56,6 +56,13 @@ def test_a_request_behind_a_judge_is_found_where_it_is_asked() -> None:
     assert any("judge with one that select shares no rows with" in finding.mend for finding in findings)
 
 
+def test_a_prompt_that_came_attacked_is_asked_as_it_stands() -> None:
+    ready = prompt(f"Say yes. {BIKE}", attack="jailbreak")
+    made = replace(ready, plain=BIKE)
+    found = asked_texts([((prompt(BIKE), ready, made), ())])
+    assert [(a.text, a.attacked) for a in found] == [(BIKE, False), (ready.text, True), (BIKE, False)]
+
+
 def test_a_run_counts_and_keeps_what_it_finds(tmp_path: Path) -> None:
     question = arithmetic_task(4).rows[0]["question"]
     prompts = Prompts(

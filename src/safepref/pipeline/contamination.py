@@ -24,10 +24,18 @@ TRAINING = "training"
 def asked_texts(
     suites: Iterable[tuple[Sequence[Prompt], Sequence[CapabilityTask]]],
 ) -> list[Asked]:
-    """Every prompt and question of the suites; an attacked prompt counts by its bare request."""
+    """Every prompt and question of the suites; an attacked prompt counts by its bare request where
+    that is known."""
     found: list[Asked] = []
     for prompts, tasks in suites:
-        found += [Asked(prompt.request, prompt.source or "evaluation") for prompt in prompts]
+        found += [
+            Asked(
+                prompt.request,
+                prompt.source or "evaluation",
+                attacked=prompt.attack is not None and not prompt.plain,
+            )
+            for prompt in prompts
+        ]
         found += [Asked(row["question"], task.name, numbers=True) for task in tasks for row in task.rows]
     return found
 
