@@ -78,9 +78,9 @@ def contamination(learned: Sequence[Learned], asked: Sequence[Asked], threshold:
     Exact: the words are equal but for case, punctuation and spacing; or one of the two, of at least
     `containment.LEAST_WORDS` words, stands whole inside the other (an attack's template round it; questions
     that `numbers` marks are not looked into). Near: Jaccard of character shingles at or above `threshold`,
-    found by MinHash; or so large a share of the learned text stands in an attacked prompt, common words counting
-    little and tampering undone (`containment.nearly_inside`). Of two questions that `numbers` marks, their
-    numbers must be equal too. Deterministic; some seconds for ten thousand texts on a side.
+    found by MinHash; or so large a share of the learned text stands in an attacked prompt, common words
+    counting little and tampering undone (`containment.nearly_inside`). Of two questions that `numbers`
+    marks, their numbers must be equal too. Deterministic; some seconds for ten thousand texts on a side.
     """
     by_text: dict[str, Asked] = {}
     for question in asked:
