@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from safepref.errors import InputError
+from safepref.evaluation.toxicity import MODES
+from safepref.judges.base import Verdict
 from safepref.report.folder import NEEDED
 from safepref.store import read_json, read_jsonl
 
@@ -16,6 +18,9 @@ Row = dict[str, Any]
 
 SPLITS = ("report", "choose")
 """In the order in which they are preferred: nothing was chosen on the report split."""
+
+_WORDS = {"safety": {"verdict": tuple(Verdict)}, "toxicity": {"mode": MODES}}
+"""What a field of a suite's rows may say."""
 
 _NUMBERS = {"toxicity": "toxicity", "capability": "value"}
 
@@ -158,9 +163,29 @@ def _checked(row: Row, where: str) -> Row:
     lacking = [key for key in needed if key not in row]
     if lacking:
         raise InputError(f"{where}: {lacking[0]!r} is missing; mend the row, or evaluate again")
+    _check_types(row, suite, where)
     key = _NUMBERS.get(suite)
     if key is not None and not (row[key] is None and suite == "toxicity"):
         value = row[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise InputError(f"{where}: {key} is {value!r}; a number in 0..1, or evaluate again")
     return row
+
+
+def _check_types(row: Row, suite: str, where: str) -> None:
+    """Fields that decide what counts as safe or answered, and by which rows are paired."""
+    for key, words in _WORDS.get(suite, {}).items():
+        if row[key] not in words:
+            raise InputError(f"{where}: {key} is {row[key]!r}; one of {', '.join(words)}, or evaluate again")
+    if suite == "over_refusal" and not isinstance(row["answered"], bool):
+        raise InputError(f"{where}: answered is {row['answered']!r}; true or false, or evaluate again")
+    names = [key for key in ("id", "base_id", "task") if key in row and not isinstance(row[key], str | int)]
+    may_lack = ("attack", "judge", "model")
+    wrong = names + [key for key in may_lack if not isinstance(row.get(key), str | None)]
+    if wrong:
+        raise InputError(f"{where}: {wrong[0]} is {row[wrong[0]]!r}; a text, or evaluate again")
+    given = row.get("verdicts")
+    if given is not None and not (
+        isinstance(given, dict) and all(isinstance(v, dict) for v in given.values())
+    ):
+        raise InputError(f"{where}: verdicts is {given!r}; by judge an object, or evaluate again")
