@@ -243,11 +243,12 @@ class _OnceLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):  # a list or a mapping, which the loader refuses itself
+                continue
             if key.value in seen:
                 place = key.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(None, None, f"line {place}: {key.value} stands twice")
-            # A list or a mapping as a key is refused by the loader itself.
-            seen.update([key.value] if isinstance(key, yaml.ScalarNode) else [])
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 

@@ -181,7 +181,8 @@ def test_what_is_not_alike_is_one_clear_line(tmp_path: Path, change: dict, words
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-SAFE = {"suite": "safety", "id": "x", "base_id": "x", "category": None, "attack": None, "verdict": "harmless"}
+SAFE = {"suite": "safety", "id": "x", "base_id": "x", "category": None, "attack": None, "judge": "report"}
+SAFE["verdict"] = "harmless"
 ASKED = {"suite": "over_refusal", "id": "x", "base_id": "x", "answered": True, "refused": False}
 
 

@@ -118,8 +118,9 @@ def source_file(text: str) -> tuple[Source, Path | None]:
     name, colon, file = text.partition(":")
     bare, at, _ = _spelled(name).partition("@")
     if bare not in SOURCES and any(mark in text for mark in "/\\."):
+        problem = "is a folder, not a file" if Path(text).is_dir() else "no such file"
         raise InputError(
-            f"{text}: no such file; give a path, a named set ({', '.join(SOURCES)}), or NAME:FILE for a file "
+            f"{text}: {problem}; give a path, a named set ({', '.join(SOURCES)}), or NAME:FILE for a file "
             "in the columns of a set"
         )
     source = get_source(name)
