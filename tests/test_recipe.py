@@ -79,5 +79,13 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str) -> None:
         load_recipe(path)
 
 
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("seed: 1\ntraining:\n  epochs: 1\n  epochs: 2\n")
+    with pytest.raises(InputError, match="line 4: epochs stands twice") as caught:
+        load_recipe(file)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_embedded_recipe_is_the_demo() -> None:
     assert load_recipe("recipes/demo.yaml") == load_recipe(None)

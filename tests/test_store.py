@@ -66,7 +66,8 @@ def test_nan_is_refused(tmp_path: Path) -> None:
         (b'{"a": 1}\n{"a": \n', ":2:"),
         (b"[1, 2]\n", ":1: expected an object, got list"),
         (b'{"a": "\xff"}\n', "not UTF-8 (byte 0xff)"),
-        (b"[" * 100_000 + b"\n", ":1:"),
+        (b"[" * 100_000 + b"\n", ":1: not a JSON object (nested too deep)"),
+        (b'{"a": ' + b"1" * 5000 + b"}\n", ":1: not a JSON object (Exceeds the limit"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -77,6 +78,31 @@ def test_bad_lines_are_named(tmp_path: Path, content: bytes, expected: str) -> N
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"a":\n', ":2: not JSON"),
+        (b'{"a": "\xff"}', "not UTF-8 (byte 0xff); save it as UTF-8"),
+        (b"[" * 100_000, ": not JSON (nested too deep)"),
+        (b"1" * 5000, ": not JSON (Exceeds the limit"),
+    ],
+)
+def test_a_bad_json_file_is_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value) and expected in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8-sig")
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"b": 2}\n', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    assert read_jsonl(tmp_path / "a.jsonl") == [{"a": 1}, {"b": 2}]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def assets(
 
 @data_app.command("check")
 def data_check(
-    source: Annotated[str, typer.Argument(metavar="FILE|DATASET|DATASET:FILE")],
+    source: Annotated[str, typer.Argument(metavar="FILE|DATASET|DATASET@hub|DATASET:FILE")],
     model: Annotated[
         str | None, typer.Option(help="Also check the rows as this model's tokenizer writes them.")
     ] = None,
@@ -282,7 +282,7 @@ def data_check(
 ) -> None:
     """The data doctor: exit 0 when clean, 1 with one line for each bad row. Warnings alone are clean.
 
-    DATASET:FILE reads a file in the columns of a named set.
+    DATASET:FILE reads a file in the columns of a named set, DATASET@hub the hub although a copy is pinned.
     """
     from safepref.data.findings import has_errors
     from safepref.pipeline.check import check_data

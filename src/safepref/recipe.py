@@ -225,14 +225,31 @@ def read_text(path: Path, what: str) -> str:
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """Keys and values of a YAML text; `where` is named in errors."""
+    """Keys and values of a YAML text, none where it holds nothing; `where` is named in errors."""
     try:
-        values = yaml.safe_load(text) or {}
+        values = yaml.load(text, _OnceLoader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML ({' '.join(str(error).split())})") from error
+    if values is None:
+        return {}
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected keys and values, got {type(values).__name__}")
     return values
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key stands once: of two the last would win unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):  # a list or a mapping, which the loader refuses itself
+                continue
+            if key.value in seen:
+                place = key.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(None, None, f"line {place}: {key.value} stands twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def parse_recipe(values: dict[str, Any], where: str) -> Recipe:

@@ -67,11 +67,26 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; an error names the file and the line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(not_utf8(path, error)) from error
+    except (ValueError, RecursionError) as error:
+        place = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else path
+        raise InputError(f"{place}: not JSON ({not_json(error)})") from error
+
+
+def not_json(error: Exception) -> str:
+    """Why a text could not be read as JSON: its syntax, its depth, or a number of thousands of digits."""
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error).partition(";")[0]
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    """What to say of a file that is not UTF-8."""
+    return f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}); save it as UTF-8"
 
 
 def json_line(row: dict[str, Any]) -> str:
@@ -99,15 +114,16 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Read JSON lines one by one; an error names the file and the row."""
     try:
-        with path.open(encoding="utf-8") as stream:
+        # utf-8-sig: editors on Windows put a byte-order mark before the first brace.
+        with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
                 if not line.strip():
                     continue
                 try:
                     row = json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:
                     raise InputError(
-                        f"{path}:{number}: not a JSON object ({error}); mend or remove the row"
+                        f"{path}:{number}: not a JSON object ({not_json(error)}); mend or remove the row"
                     ) from error
                 if not isinstance(row, dict):
                     raise InputError(f"{path}:{number}: expected an object, got {type(row).__name__}")
@@ -115,9 +131,7 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}); save it as UTF-8"
-        ) from error
+        raise InputError(not_utf8(path, error)) from error
 
 
 def sha256_bytes(data: bytes) -> str:

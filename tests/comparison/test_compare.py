@@ -92,8 +92,8 @@ def test_strengths_are_compared_on_the_split_that_both_have(run: Path) -> None:
     assert compare(f"{run}:base", f"{run}:nca@1.0").split == "report"
 
 
-@pytest.mark.parametrize("verdict", ["unscored", "no idea", None])
-def test_answers_without_a_harmless_verdict_are_not_safe(tmp_path: Path, verdict: str | None) -> None:
+@pytest.mark.parametrize("verdict", ["unscored", "harmful"])
+def test_answers_without_a_harmless_verdict_are_not_safe(tmp_path: Path, verdict: str) -> None:
     first = [*safety([True] * 60), *benign([True] * 60)]
     second = [*({**row, "verdict": verdict} for row in safety([True] * 60)), *benign([True] * 60)]
     files = {"report.base": first, "report.nca": second}
@@ -181,6 +181,11 @@ def test_what_is_not_alike_is_one_clear_line(tmp_path: Path, change: dict, words
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+SAFE = {"suite": "safety", "id": "x", "base_id": "x", "category": None, "attack": None, "judge": "report"}
+SAFE["verdict"] = "harmless"
+ASKED = {"suite": "over_refusal", "id": "x", "base_id": "x", "answered": True, "refused": False}
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -189,6 +194,21 @@ def test_what_is_not_alike_is_one_clear_line(tmp_path: Path, change: dict, words
         ({"suite": "capability", "task": "t", "id": "x", "value": 7}, "value is 7"),
         ({"suite": "capability", "id": "x", "value": 1}, "'task' is missing"),
         ({"suite": "toxicity", "id": "x", "base_id": "x", "mode": "plain", "toxicity": "no"}, "is 'no'"),
+        (
+            {"suite": "toxicity", "id": "x", "base_id": "x", "mode": "Plain", "toxicity": 0.5},
+            "mode is 'Plain'",
+        ),
+        (SAFE | {"verdict": "Harmless"}, "verdict is 'Harmless'; one of harmful, harmless, unscored"),
+        (SAFE | {"verdict": ["harmless"]}, "verdict is ['harmless']; one of"),
+        (SAFE | {"verdict": "no idea"}, "verdict is 'no idea'; one of"),
+        (SAFE | {"verdict": None}, "verdict is None; one of"),
+        (SAFE | {"id": ["x"]}, "id is ['x']; a text"),
+        (SAFE | {"base_id": None}, "base_id is None; a text"),
+        (SAFE | {"attack": 1}, "attack is 1; a text"),
+        (SAFE | {"verdicts": ["report"]}, "verdicts is ['report']; by judge an object"),
+        (SAFE | {"verdicts": {"report": "harmless"}}, "by judge an object"),
+        (ASKED | {"answered": "no"}, "answered is 'no'; true or false"),
+        (ASKED | {"answered": 0}, "answered is 0; true or false"),
     ],
 )
 def test_rows_that_cannot_be_counted_are_named(tmp_path: Path, row: dict, words: str) -> None:
@@ -293,6 +313,10 @@ def test_the_command_prints_the_table_and_ends_with_its_code(run: Path, tmp_path
     )
     assert json.loads((tmp_path / "o.json").read_text())["exit_code"] == 4
     gate = tmp_path / "gate.yaml"
+    gate.write_text("# all left out\n")
+    assert "gate.yaml is empty: the default gate is asked." in call(
+        f"{run}:base", f"{run}:nca", "--gate", str(gate)
+    )[1].replace("\n", "")
     gate.write_text("over_refusal: null\ncapability: {each: null}\n")
     code, text = call(f"{run}:base", f"{run}:dpo", "--gate", str(gate))
     assert code == 0 and "all 1 criteria" in text

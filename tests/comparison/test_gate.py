@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from safepref.comparison.gate import Criterion, Gate, load_gate
+from safepref.comparison.gate import Criterion, Gate, load_gate, read_gate
 from safepref.errors import InputError
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "recipes" / "gate.yaml"
@@ -27,6 +27,14 @@ def test_defaults_stand_where_a_file_says_nothing(tmp_path: Path) -> None:
     assert gate.over_refusal == Criterion(test="non_inferiority", margin=0.02)
     assert gate.safety == Gate().safety and gate.alpha == pytest.approx(0.025)
     assert read(tmp_path, "") == Gate()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n", "null"])
+def test_an_empty_file_is_the_default_gate_and_said(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text) == Gate()
+    ((gate, (note,)), none) = read_gate(tmp_path / "gate.yaml"), read_gate()
+    assert gate == Gate() and "gate.yaml is empty: the default gate is asked" in note
+    assert none == (Gate(), []) and read_gate(EXAMPLE)[1] == []
 
 
 def test_tasks_take_their_own_criterion_or_that_of_each(tmp_path: Path) -> None:
@@ -61,6 +69,11 @@ def test_without_any_task_ability_is_still_demanded() -> None:
         ("over_refusal: {test: non_inferiority}", "needs a margin above 0"),
         ("level: 1", "level is 1"),
         ("- a", "expected keys and values, got list"),
+        ("[]", "expected keys and values, got list"),
+        ("false", "expected keys and values, got bool"),
+        ("0", "expected keys and values, got int"),
+        ("''", "expected keys and values, got str"),
+        ("safety: {test: superiority}\nlevel: 0.9\nsafety: null", "line 3: safety stands twice"),
         ("a: [", "is not YAML"),
         ("{safety: null, over_refusal: null, capability: {each: null}}", "every criterion is null"),
     ],

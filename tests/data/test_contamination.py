@@ -176,6 +176,8 @@ def test_ten_thousand_against_ten_thousand_take_seconds() -> None:
     rows, asked = sentences(10_000, 6), sentences(10_000, 7)
     rows[123] = asked[456] + " indeed"
     begun = time.monotonic()
-    found = contamination([learned(text) for text in rows], [Asked(text, "a") for text in asked])
+    found = contamination(
+        [learned(text) for text in rows], [Asked(text, "a", attacked=True) for text in asked]
+    )
     assert asked[456] in {match.asked.text for match in found}
     assert time.monotonic() - begun < 60

@@ -190,6 +190,11 @@ def test_files_that_cannot_be_read_at_all(tmp_path: Path) -> None:
         made("number.json", b"3"): "expected a list of objects",
         made("bad.parquet", b"x"): "not Parquet",
         made("ragged.csv", b"prompt,chosen,rejected\na,b\n"): "2 cells under 3 columns",
+        made("twice.csv", b"prompt,chosen,rejected,prompt\na,b,c,d\n"): "two columns are called 'prompt'",
+        made("open.csv", b'prompt,chosen,rejected\n"a,b,c\nd,e,f\n'): "not CSV (unexpected end of data)",
+        made("deep.json", b"[" * 100_000): "not JSON (nested too deep)",
+        made("digits.json", b"[" + b"1" * 5000 + b"]"): "not JSON (Exceeds the limit",
+        made("digits.jsonl", b'{"prompt": ' + b"1" * 5000 + b"}\n"): ":1: not JSON: Exceeds the limit",
         made("bad.jsonl", b"{oops}\n"): "bad.jsonl:1: not JSON",
     }
     for path, words in cases.items():
@@ -223,6 +228,9 @@ def test_prompt_formats(write: Write, row: dict[str, Any], text: str) -> None:
 def test_labels_keep_the_wrong_kind_out(write: Write) -> None:
     path = write({"prompt": "a", "label": "safe"}, {"prompt": "b", "label": "unsafe"}, {"prompt": "c"})
     assert [p.text for p in read_prompts(path, "harmless")] == ["a", "c"]
+    spelled = write({"prompt": "a", "label": "Safe"}, {"prompt": "b", "label": " UNSAFE"}, name="s.jsonl")
+    assert [p.text for p in read_prompts(spelled, "harmless")] == ["a"]
+    assert [p.text for p in read_prompts(spelled, "harmful")] == ["b"]
     assert [p.text for p in read_prompts(path, "harmful")] == ["b", "c"]
     with pytest.raises(InputError, match="no harmful prompt"):
         read_prompts(write({"prompt": "a", "label": "safe"}), "harmful")

@@ -270,6 +270,13 @@ def test_a_task_that_cannot_be_scored_is_one_line(tmp_path, more, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "data/rows.jsonl", "task.yaml", "."])
+def test_a_file_that_is_not_there_is_no_task_of_lm_eval(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"^{name}: no such file"):
+        named_task(name)
+
+
 def test_names_are_checked_before_anything_is_loaded(tmp_path):
     file = tmp_path / "rows.jsonl"
     write_jsonl(file, TASKS["gsm8k"][3])

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from safepref.comparison.sides import Side
 from safepref.errors import InputError
 from safepref.judges.version import VERSION, judge_version, version_differs
+from safepref.recipe import parse_yaml, read_text
 from safepref.store import read_json
 
 Row = dict[str, Any]
@@ -122,16 +121,30 @@ def _versions(side: Side, rows: Sequence[Row], judge: str) -> list[str]:
     if card:
         return [judge_version(card)]
     given = [(row.get("verdicts") or {}).get(judge) or {} for row in rows if row["suite"] == "safety"]
-    return sorted({verdict["version"] for verdict in given}) if all("version" in v for v in given) else []
+    return (
+        sorted({str(verdict["version"]) for verdict in given}) if all("version" in v for v in given) else []
+    )
 
 
 def _card(side: Side, judge: str) -> Row:
     """The judge's card in the run's folder; empty where none is."""
     if side.run is None or not (side.run / "judges.json").exists():
         return {}
-    cards = read_json(side.run / "judges.json")
+    file = side.run / "judges.json"
+    cards = read_json(file)
+    if not isinstance(cards, dict):
+        raise InputError(f"{file}: not the judges of a run; take it away, and versions go by the samples")
     found = [card for card in cards.values() if isinstance(card, dict) and card.get("judge") == judge]
+    if found and not _are_cards(found[0].get("members") or []):
+        raise InputError(f"{file}: the members of {judge} are no judges; evaluate again")
     return found[0] if found else {}
+
+
+def _are_cards(members: Any) -> bool:
+    """Whether an ensemble's members are judges' cards, down to the last."""
+    return isinstance(members, list) and all(
+        isinstance(card, dict) and _are_cards(card.get("members") or []) for card in members
+    )
 
 
 def setting_notes(a: Side, b: Side) -> list[str]:
@@ -142,14 +155,15 @@ def setting_notes(a: Side, b: Side) -> list[str]:
     notes = []
     for key in SETTINGS:
         section, _, name = key.partition(".")
-        first, second = ((recipe.get(section) or {}).get(name) for recipe in recipes)
+        first, second = (recipe.get(section, {}).get(name) for recipe in recipes)
         if first != second:
             notes.append(f"{key} is {first!r} in A and {second!r} in B")
     return notes
 
 
 def _recipe(file: Path) -> Row:
+    """A run's recipe by sections; none of them where the run kept no recipe."""
     if not file.exists():
         return {}
-    value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return value if isinstance(value, dict) else {}
+    values = parse_yaml(read_text(file, "recipe"), f"recipe {file}")
+    return {name: section for name, section in values.items() if isinstance(section, dict)}

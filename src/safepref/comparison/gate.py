@@ -92,10 +92,16 @@ def load_gate(path: str | Path | None = None) -> Gate:
     """Read a gate file (null: the default gate).
 
     Raises:
-        InputError: no such file, not YAML, an unknown key (the nearest is named) or a bad value.
+        InputError: no such file, not YAML, no keys and values, an unknown key (the nearest is named) or a bad
+            value.
     """
+    return read_gate(path)[0]
+
+
+def read_gate(path: str | Path | None = None) -> tuple[Gate, list[str]]:
+    """As `load_gate`, with a sentence for a file that demands nothing of its own."""
     if path is None:
-        return Gate()
+        return Gate(), []
     values = parse_yaml(read_text(Path(path), "gate"), f"gate {path}")
     try:
         gate = Gate.model_validate(values)
@@ -106,4 +112,4 @@ def load_gate(path: str | Path | None = None) -> Gate:
         raise InputError(
             f"gate {path}: every criterion is null, so it would pass anything; give at least one"
         )
-    return gate
+    return gate, [] if values else [f"gate {path} is empty: the default gate is asked"]

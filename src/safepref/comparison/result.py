@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from safepref.comparison.alike import check_judges, check_prompts, setting_notes
 from safepref.comparison.decide import Finding, decide, verdict
-from safepref.comparison.gate import Gate, load_gate
+from safepref.comparison.gate import Gate, read_gate
 from safepref.comparison.metrics import CAPABILITY, metric
 from safepref.comparison.sides import common_split, read_side, resolve
 from safepref.errors import EXIT_DONE, EXIT_NEGATIVE, EXIT_NO_EVIDENCE, InputError
@@ -88,14 +88,14 @@ def compare(
         InputError: no such samples, other judges, other prompts behind equal ids, no prompt in common, or a
         bad gate file.
     """
-    chosen = gate if isinstance(gate, Gate) else load_gate(gate)
+    chosen, said = (gate, []) if isinstance(gate, Gate) else read_gate(gate)
     sides = resolve(str(a)), resolve(str(b))
     split = common_split(*sides)
     first, second = (read_side(side, split) for side in sides)
     names = (sides[0].name, sides[1].name)
     judge, notes = check_judges((sides[0], first), (sides[1], second))
     check_prompts(first, second, names)
-    notes += setting_notes(*sides)
+    notes = [*said, *notes, *setting_notes(*sides)]
     if split == "choose":
         notes.append(
             "choose split: strengths and methods are chosen on these prompts, so a chosen point looks better "

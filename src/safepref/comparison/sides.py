@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from safepref.errors import InputError
+from safepref.evaluation.toxicity import MODES
+from safepref.judges.base import Verdict
 from safepref.report.folder import NEEDED
 from safepref.store import read_json, read_jsonl
 
@@ -16,6 +18,12 @@ Row = dict[str, Any]
 
 SPLITS = ("report", "choose")
 """In the order in which they are preferred: nothing was chosen on the report split."""
+
+_WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "safety": {"verdict": tuple(Verdict)},
+    "toxicity": {"mode": MODES},
+}
+"""What a field of a suite's rows may say."""
 
 _NUMBERS = {"toxicity": "toxicity", "capability": "value"}
 
@@ -94,9 +102,11 @@ def _default(run: Path, points: Mapping[str, Any]) -> str:
     if not file.exists():
         raise InputError(f"{run}: not finished (no results.json); name a point: {_named(run, points)}")
     results = read_json(file)
-    chosen = results.get("recommended") or {}
+    chosen = (results.get("recommended") or {}) if isinstance(results, dict) else None
+    if not isinstance(chosen, dict) or not isinstance(results.get("methods") or {}, dict):
+        raise InputError(f"{file}: not the results of a run; name a point: {_named(run, points)}")
     if chosen.get("method") is not None:
-        return _canonical(f"{chosen['method']}@{chosen['strength']}", str(file))
+        return _canonical(f"{chosen['method']}@{chosen.get('strength')}", str(file))
     methods = list(results.get("methods") or {})
     if len(methods) == 1:
         return str(methods[0])
@@ -152,15 +162,39 @@ def read_side(side: Side, split: str) -> list[Row]:
 
 def _checked(row: Row, where: str) -> Row:
     suite = row.get("suite")
-    if suite not in NEEDED:
-        raise InputError(f"{where}: suite is {suite!r}; one of {', '.join(NEEDED)}")
+    if not isinstance(suite, str) or suite not in NEEDED:
+        raise InputError(f"{where}: suite is {suite!r:.60}; one of {', '.join(NEEDED)}")
     needed = ("id", *NEEDED[suite], *(("task",) if suite == "capability" else ()))
     lacking = [key for key in needed if key not in row]
     if lacking:
         raise InputError(f"{where}: {lacking[0]!r} is missing; mend the row, or evaluate again")
+    _check_types(row, suite, where)
     key = _NUMBERS.get(suite)
     if key is not None and not (row[key] is None and suite == "toxicity"):
         value = row[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise InputError(f"{where}: {key} is {value!r}; a number in 0..1, or evaluate again")
+            raise InputError(f"{where}: {key} is {value!r:.60}; a number in 0..1, or evaluate again")
     return row
+
+
+def _check_types(row: Row, suite: str, where: str) -> None:
+    """Fields that decide what counts as safe or answered, and by which rows are paired."""
+    for key, words in _WORDS.get(suite, {}).items():
+        if row[key] not in words:
+            raise InputError(
+                f"{where}: {key} is {row[key]!r:.60}; one of {', '.join(words)}, or evaluate again"
+            )
+    if suite == "safety" and not isinstance(row.get("judge"), str):
+        raise InputError(f"{where}: judge is {row.get('judge')!r}; the name of one, or evaluate again")
+    if suite == "over_refusal" and not isinstance(row["answered"], bool):
+        raise InputError(f"{where}: answered is {row['answered']!r}; true or false, or evaluate again")
+    names = [key for key in ("id", "base_id", "task") if key in row and not isinstance(row[key], str | int)]
+    may_lack = ("attack", "judge", "model")
+    wrong = names + [key for key in may_lack if not isinstance(row.get(key), str | None)]
+    if wrong:
+        raise InputError(f"{where}: {wrong[0]} is {row[wrong[0]]!r:.60}; a text, or evaluate again")
+    given = row.get("verdicts")
+    if given is not None and not (
+        isinstance(given, dict) and all(isinstance(v, dict) for v in given.values())
+    ):
+        raise InputError(f"{where}: verdicts is {given!r:.60}; by judge an object, or evaluate again")

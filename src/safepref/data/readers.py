@@ -68,7 +68,7 @@ def iter_prompts(path: Path, kind: PromptKind) -> Iterator[tuple[Where, tuple[Pr
     """Each row of a file as (prompt, its own label or ""), or as the error that it is."""
 
     def parse(row: Row, where: Where) -> tuple[Prompt, str]:
-        return parse_prompt(row, where, kind), str(row.get("label", ""))
+        return parse_prompt(row, where, kind), str(row.get("label", "")).strip().casefold()
 
     return ((where, _parsed(parse, row, where)) for where, row in iter_rows(path))
 

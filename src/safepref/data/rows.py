@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from safepref.errors import InputError
+from safepref.store import not_json, not_utf8
 
 Row: TypeAlias = dict[str, Any]
 
@@ -87,9 +88,7 @@ def iter_rows(path: Path) -> Iterator[tuple[Where, Row | RowError]]:
             empty = False
             yield found
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 (byte {error.object[error.start]:#04x}); save it as UTF-8"
-        ) from error
+        raise InputError(not_utf8(path, error)) from error
     if empty:
         raise InputError(f"{path}: no rows; give a file with at least one")
 
@@ -111,20 +110,20 @@ def _jsonl(path: Path) -> Iterator[tuple[Where, Row | RowError]]:
             where = Where(str(path), number)
             try:
                 yield where, _object(where, json.loads(text))
-            except (json.JSONDecodeError, RecursionError) as error:
-                reason = getattr(error, "msg", "nested too deep")
-                yield (
-                    where,
-                    RowError(where, "", f"not JSON: {reason}", "mend or remove the row", text.strip()),
-                )
+            except (ValueError, RecursionError) as error:
+                problem = f"not JSON: {not_json(error)}"
+                yield where, RowError(where, "", problem, "mend or remove the row", text.strip())
 
 
 def _json(path: Path) -> Iterator[tuple[Where, Row | RowError]]:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        place = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else path
         raise InputError(
-            f"{path}:{error.lineno}: not JSON ({error.msg}); if it holds one object a line, call it .jsonl"
+            f"{place}: not JSON ({not_json(error)}); if it holds one object a line, call it .jsonl"
         ) from error
     if isinstance(value, dict):
         value = next((value[key] for key in ("data", "rows", "examples") if key in value), None)
@@ -138,11 +137,15 @@ def _json(path: Path) -> Iterator[tuple[Where, Row | RowError]]:
 def _csv(path: Path) -> Iterator[tuple[Where, Row | RowError]]:
     csv.field_size_limit(1 << 30)
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        table = csv.reader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        # Strict: without it a quote that is never closed takes the rest of the file into one cell.
+        table = csv.reader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
             header = next(table, None)
             if header is None:
                 return
+            twice = [name for at, name in enumerate(header) if name and name in header[:at]]
+            if twice:
+                raise InputError(f"{path}:1: two columns are called {twice[0]!r}; rename one, or remove it")
             for number, cells in enumerate((cells for cells in table if cells), 1):
                 where = Where(str(path), number)
                 if len(cells) != len(header):

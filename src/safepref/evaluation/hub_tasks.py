@@ -38,6 +38,10 @@ def named_task(name: str, *, limit: int | None = None, seed: int = 0) -> Capabil
                 f"{name}: rows of a file cannot be scored as {task!r}; one of {', '.join(TASK_STYLES)}"
             )
         return read_task(file, limit=limit, seed=seed, name=task)
+    if not Path(name).is_file() and any(mark in name for mark in "/\\."):
+        raise InputError(
+            f"{name}: no such file; give a file of benchmark rows, TASK:FILE or an lm-eval task id"
+        )
     return _lm_eval(name, limit, seed)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from safepref import assets
+from safepref.data.records import without_surrogates
 from safepref.errors import InputError
 from safepref.store import read_jsonl
 
@@ -206,17 +207,26 @@ def _style_of(stem: str, rows: Sequence[Row]) -> Style:
 
 
 def _text(row: Row, field: str, where: str) -> str:
-    value = row.get(field)
+    if field not in row:
+        raise InputError(f"{where}: {field} is missing (columns: {', '.join(row) or 'none'}); add it")
+    value = row[field]
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{where}: {field} is {value!r:.60}; it must be a text that is not empty")
-    return value
+    return _whole(value, field, where)
+
+
+def _whole(text: str, field: str, where: str) -> str:
+    """A text that can be written as UTF-8, which is what a tokenizer takes."""
+    if text != without_surrogates(text):
+        raise InputError(f"{where}: {field} holds half of a surrogate pair ({text!r:.60}); save it as UTF-8")
+    return text
 
 
 def _texts(row: Row, field: str, where: str) -> list[str]:
     value = row.get(field)
     if not isinstance(value, list) or not all(isinstance(x, str) and x.strip() for x in value):
         raise InputError(f"{where}: {field} is {value!r:.60}; it must be a list of texts, none empty")
-    return value
+    return [_whole(text, field, where) for text in value]
 
 
 def _normalise(row: Row, where: str) -> Row:

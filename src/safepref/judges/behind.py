@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 from safepref import assets
 from safepref.judges import corpus, labelled
+from safepref.judges.behind_files import Rows, rows_behind
+from safepref.judges.measured import read_calibration
+from safepref.judges.registry import fitted_file, members
 from safepref.store import cache_dir, read_jsonl, sha256_bytes, sha256_json, write_jsonl
 
 MEASURED_ON: Mapping[str, str] = {"select": "pyrit-harm", "report": "pyrit-objective"}
@@ -37,6 +41,41 @@ def requests_behind(judge: str) -> list[Behind] | None:
     if not path.exists():
         write_jsonl(path, (row._asdict() for row in _gather(judge)))
     return [Behind(**row) for row in read_jsonl(path)]
+
+
+def parts(judge: str) -> list[str]:
+    """The names of the judges that one is made of, each of which has rows of its own behind it.
+
+    An ensemble is its members, and a vote that was fitted the file of its weights too; a refusal judge with a
+    target's threshold is `refusal` and that file.
+
+    Raises:
+        InputError: a file that is none of an ensemble.
+    """
+    head, _, target = judge.partition(":")
+    inner = [part for member in members(head, target) for part in parts(member)]
+    if head == "refusal" and target:
+        inner = ["refusal"]
+    return list(dict.fromkeys([*inner, *([judge] if fitted_file(judge) or not inner else [])]))
+
+
+def rows_of_file(judge: str) -> Rows:
+    """The labelled rows behind the file in `weighted:FILE`, `refusal:FILE` or `calibration:FILE`.
+
+    Raises:
+        InputError: no such file, or one of another kind.
+    """
+    head, _, target = judge.partition(":")
+    file = Path(target)
+    if head == "weighted":
+        from safepref.judges.ensemble import read_weights
+
+        return rows_behind(file, read_weights(file))
+    if head == "refusal":
+        from safepref.judges.refusal_target import read_refusals, read_threshold
+
+        return rows_behind(file, read_threshold(file), read_refusals)
+    return rows_behind(file, read_calibration(file))
 
 
 def _gather(judge: str) -> list[Behind]:

@@ -16,7 +16,8 @@ from scipy.stats import rankdata
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
-from safepref.judges.labelled import Labelled, load_labelled
+from safepref.judges.behind_files import DIGESTS
+from safepref.judges.labelled import Labelled, load_labelled, request_hashes
 from safepref.judges.raters import human_agreement, rater_figures
 from safepref.statistics import effective_number, krippendorff_alpha, percentile_interval, wilson
 
@@ -151,9 +152,9 @@ def calibrate(
         The calibration JSON of the contract, with `hits` and `effective` (for corrected rates: counts, and
         how many independent rows the positives and negatives are worth), `by_category` (with Wilson
         intervals, since a category has too few rows for a bootstrap), `left_out` (rows the judge was fitted
-        on), `unknown` (rows of which people do not say whether they are harmful, left out too), and where
-        several people answered `human_agreement` (of two of them), `human_alpha` (Krippendorff's, beyond
-        chance) and `raters` (raters.py).
+        on), `unknown` (rows of which people do not say whether they are harmful, left out too), where several
+        people answered `human_agreement` (of two of them), `human_alpha` (Krippendorff's, beyond chance) and
+        `raters` (raters.py), and `requests`, digests by which it can be told later whether one is evaluated.
 
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
@@ -214,6 +215,7 @@ def calibrate(
         "human_agreement": human_agreement(kept),
         "human_alpha": krippendorff_alpha([row.votes for row in kept]),
         "raters": rater_figures([kept[i] for i in scored], flagged, draws=draws, seed=seed),
+        DIGESTS: request_hashes(kept),
         "card": card,
     }
 

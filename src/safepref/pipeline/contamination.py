@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from safepref.data.records import Example, Pair, Prompt
 from safepref.data.rows import Where
 from safepref.data.splits import request
 from safepref.evaluation import CapabilityTask
-from safepref.judges.behind import requests_behind
+from safepref.judges.behind import parts, requests_behind, rows_of_file
+from safepref.judges.behind_files import Rows, request_digest
 from safepref.pipeline.prompts import Prompts
 from safepref.recipe import JudgeSection
 from safepref.store import read_json, read_jsonl, write_json, write_jsonl
@@ -23,10 +24,18 @@ TRAINING = "training"
 def asked_texts(
     suites: Iterable[tuple[Sequence[Prompt], Sequence[CapabilityTask]]],
 ) -> list[Asked]:
-    """Every prompt and question of the suites; an attacked prompt counts by its bare request."""
+    """Every prompt and question of the suites; an attacked prompt counts by its bare request where
+    that is known."""
     found: list[Asked] = []
     for prompts, tasks in suites:
-        found += [Asked(prompt.request, prompt.source or "evaluation") for prompt in prompts]
+        found += [
+            Asked(
+                prompt.request,
+                prompt.source or "evaluation",
+                attacked=prompt.attack is not None and not prompt.plain,
+            )
+            for prompt in prompts
+        ]
         found += [Asked(row["question"], task.name, numbers=True) for task in tasks for row in task.rows]
     return found
 
@@ -45,18 +54,45 @@ def trained_texts(
     return [Learned(text, TRAINING, where, mend) for text, where in rows]
 
 
-def judged_texts(judges: Iterable[str]) -> tuple[list[Learned], list[str]]:
-    """Fitting and calibration requests of the judges by name, and the judges whose rows are not known."""
+def judged_texts(section: JudgeSection, asked: Sequence[Asked]) -> tuple[list[Learned], list[str]]:
+    """What the judges were fitted, set and calibrated on, and the names of what is not known.
+
+    Args:
+        section: the judges, the members of ensembles among them, and the files that they were set with.
+        asked: the evaluated texts: of a request that only a digest is left of, the equal one.
+    """
+    equal = {request_digest(item.text): item.text for item in asked}
+    names = [section.select, section.report, f"refusal:{section.refusal}" if section.refusal else "refusal"]
+    uses = [(part, f"judge {part}") for name in names for part in parts(name)]
+    if section.calibration is not None:
+        uses.append((f"calibration:{section.calibration}", f"calibration {section.calibration}"))
     found: list[Learned] = []
     unknown: list[str] = []
-    for name in dict.fromkeys(judges):
-        behind = requests_behind(name)
-        if behind is None:
-            unknown.append(f"judge {name}")
+    for part, use in dict.fromkeys(uses):
+        head, _, file = part.partition(":")
+        if file and head in ("weighted", "refusal", "calibration"):
+            mend = f"leave it out of the evaluation, or make {file} anew without it"
+            found += _of_file(rows_of_file(part), use, mend, equal, unknown)
             continue
-        mend = f"leave it out of the evaluation, or judge with one that {name} shares no rows with"
-        found += [Learned(row.text, f"judge {name}, {row.use}", Where(row.source, 0), mend) for row in behind]
+        behind = requests_behind(part)
+        if behind is None:
+            unknown.append(use)
+            continue
+        mend = f"leave it out of the evaluation, or judge with one that {part} shares no rows with"
+        found += [Learned(row.text, f"{use}, {row.use}", Where(row.source, 0), mend) for row in behind]
     return found, unknown
+
+
+def _of_file(rows: Rows, use: str, mend: str, equal: Mapping[str, str], unknown: list[str]) -> list[Learned]:
+    """The learned texts of a file; what of it cannot be checked is added to `unknown`."""
+    where = Where(rows.source, 0)
+    if rows.texts is not None:
+        return [Learned(text, use, where, mend) for text in rows.texts]
+    if rows.digests is None:
+        unknown.append(use)
+        return []
+    unknown.append(f"{use}, near")
+    return [Learned(equal.get(digest, ""), use, where, mend) for digest in rows.digests]
 
 
 def trained_in(adapter: Path | None) -> list[Learned]:
@@ -91,7 +127,7 @@ def contamination_of(
         )
         pools = (*prompts.harmful, *prompts.harmless, *prompts.general)
         learned = trained_texts(pairs, examples, pools, place.parent)
-        behind, unknown = judged_texts((judges.select, judges.report, "refusal"))
+        behind, unknown = judged_texts(judges, asked)
         counts, findings = checked([*learned, *behind], asked, unknown)
         write_jsonl(place.with_suffix(".jsonl"), (finding.to_json() for finding in findings))
         write_json(place, counts)

@@ -160,12 +160,11 @@ def _judging(request: EvaluationRequest) -> JudgeSection:
 
 def _contamination(request: EvaluationRequest, suite: EvaluationSuite) -> dict[str, Any]:
     """What the judges, and the adapter's run where it is at hand, learned from, against all that is asked."""
-    judging = _judging(request)
-    behind, unknown = judged_texts((judging.select, judging.report, "refusal"))
+    asked = asked_texts([((*suite.safety, *suite.benign, *suite.toxicity), suite.capability)])
+    behind, unknown = judged_texts(_judging(request), asked)
     trained = trained_in(request.adapter)
     if not trained:
         unknown.insert(0, "training")
-    asked = asked_texts([((*suite.safety, *suite.benign, *suite.toxicity), suite.capability)])
     return checked([*trained, *behind], asked, unknown)[0]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from safepref.errors import InputError
 from safepref.evaluation import Judges
 from safepref.judges.base import Judge
+from safepref.judges.behind_files import DIGESTS
 from safepref.judges.cache import Reusing, load_cached, said_reuse
 from safepref.judges.degenerate import degenerate
 from safepref.judges.measured import calibration_of, error_of
@@ -77,7 +78,8 @@ class Bench:
         card = self.report.card()
         if self.calibration is None:
             return card
-        found = {key: value for key, value in self.calibration.items() if key not in ("card", "hits")}
+        kept_apart = ("card", "hits", DIGESTS)
+        found = {key: value for key, value in self.calibration.items() if key not in kept_apart}
         return {**card, "calibration": found, "hits": self.calibration["hits"]}
 
     def reuse(self) -> dict[str, Any]:

@@ -165,12 +165,17 @@ def _distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def _same(first: str, second: str) -> bool:
-    """Whether two names stand for one file or set, however they are spelled."""
-    return first == second or Path(first).resolve() == Path(second).resolve()
+    """Whether two names stand for one file or set, however they are spelled; a set's copies are one set."""
+    if first == second or Path(first).resolve() == Path(second).resolve():
+        return True
+    if Path(first).is_file() or Path(second).is_file():
+        return False
+    (one, file), (other, elsewhere) = source_file(first), source_file(second)
+    return one.name == other.name and file is elsewhere is None
 
 
 def read_named(name: str, kind: PromptKind, notes: list[str], *, train: bool = False) -> list[Prompt]:
-    """The prompts of a file, a named set, or NAME:FILE; what was left out is added to `notes`.
+    """The prompts of a file, a named set, NAME@hub or NAME:FILE; what was left out is added to `notes`.
 
     Raises:
         InputError: as `read_prompts` and `load_prompts`.
@@ -178,7 +183,7 @@ def read_named(name: str, kind: PromptKind, notes: list[str], *, train: bool = F
     if Path(name).is_file():
         return read_prompts(name, kind, source=Path(name).name)
     source, file = source_file(name)
-    prompts, loaded = load_prompts(source.name, file, kind=kind, purpose="train" if train else "evaluate")
+    prompts, loaded = load_prompts(source, file, kind=kind, purpose="train" if train else "evaluate")
     _note_bad_rows(name, loaded, notes)
     return prompts
 
@@ -191,7 +196,7 @@ def _ready_pairs(recipe: Recipe, notes: list[str]) -> list[Pair]:
         pairs = _sound_pairs(Path(name), notes) if recipe.data.drop_bad else _all_pairs(Path(name))
     else:
         source, file = source_file(name)
-        pairs, loaded = load_pairs(source.name, file)
+        pairs, loaded = load_pairs(source, file)
         _note_bad_rows(name, loaded, notes)
     limit = recipe.data.pairs_limit
     return balanced_sample(pairs, limit, seed=recipe.seed) if limit is not None else pairs

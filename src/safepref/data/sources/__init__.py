@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -79,33 +80,54 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
 )
 
 
+HUB = "hub"
+"""Behind a set's name and an @: from the hub, whatever is pinned."""
+
+
 def get_source(name: str) -> Source:
-    """A set by name, case and underscores aside.
+    """A set by name, case and underscores aside; NAME@hub passes over the pinned copy of it.
 
     Raises:
-        InputError: no such set; names the nearest.
+        InputError: no such set, the nearest is named; or one that is on no hub.
     """
-    wanted = name.casefold().replace("_", "-")
-    if wanted in SOURCES:
-        return SOURCES[wanted]
-    near = difflib.get_close_matches(wanted, SOURCES, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise InputError(f"data set {name!r}: unknown; {hint}one of {', '.join(SOURCES)}, or a file")
+    bare, at, place = _spelled(name).partition("@")
+    if bare not in SOURCES:
+        near = difflib.get_close_matches(bare, SOURCES, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"data set {name!r}: unknown; {hint}one of {', '.join(SOURCES)}, or a file")
+    source = SOURCES[bare]
+    if not at:
+        return source
+    if place != HUB:
+        raise InputError(f"data set {name!r}: behind the @ stands {place!r}; write {bare}@{HUB}, or {bare}")
+    if source.hub is None:
+        raise InputError(source.on_no_hub())
+    return replace(source, from_hub=True)
+
+
+def _spelled(name: str) -> str:
+    return name.casefold().replace("_", "-")
 
 
 def source_file(text: str) -> tuple[Source, Path | None]:
-    """The set that NAME or NAME:FILE stands for, and the file to read in place of the hub or the assets.
+    """The set that NAME, NAME@hub or NAME:FILE stands for, and the file to read in place of hub or assets.
 
     Raises:
-        InputError: no such set; or a path where no file is.
+        InputError: no such set; a path where no file is; or both a file and the hub.
     """
-    name, _, file = text.partition(":")
-    if name.casefold().replace("_", "-") not in SOURCES and any(mark in text for mark in "/\\."):
+    name, colon, file = text.partition(":")
+    bare, at, _ = _spelled(name).partition("@")
+    if bare not in SOURCES and any(mark in text for mark in "/\\."):
+        problem = "is a folder, not a file" if Path(text).is_dir() else "no such file"
         raise InputError(
-            f"{text}: no such file; give a path, a named set ({', '.join(SOURCES)}), or NAME:FILE for a file "
+            f"{text}: {problem}; give a path, a named set ({', '.join(SOURCES)}), or NAME:FILE for a file "
             "in the columns of a set"
         )
-    return get_source(name), Path(file) if file else None
+    source = get_source(name)
+    if colon and (at or not file):
+        what = "names the hub and a file" if at and file else "names no file"
+        raise InputError(f"{text}: {what}; write {bare}:FILE, {bare}@{HUB} or {bare}")
+    return source, Path(file) if file else None
 
 
 def local_file(text: str) -> Path | None:
@@ -115,12 +137,12 @@ def local_file(text: str) -> Path | None:
 
 
 def load_pairs(
-    name: str, path: Path | str | None = None, *, purpose: Purpose = "train"
+    name: str | Source, path: Path | str | None = None, *, purpose: Purpose = "train"
 ) -> tuple[list[Pair], Loaded]:
     """All pairs of a set, and what was left out.
 
     Args:
-        name: a name of `SOURCES`.
+        name: what `get_source` takes, or gives.
         path: a local file in the set's own columns, instead of the hub or the assets.
         purpose: "train" is refused for sets that are evaluation only.
 
@@ -132,7 +154,7 @@ def load_pairs(
 
 
 def load_prompts(
-    name: str,
+    name: str | Source,
     path: Path | str | None = None,
     *,
     kind: PromptKind | None = None,
@@ -147,13 +169,15 @@ def load_prompts(
     kept = [prompt for prompt in prompts if kind in (None, prompt.kind)]
     if not kept:
         raise InputError(
-            f"data set {name}: holds no {kind} prompt, only {prompts[0].kind} ones; name another"
+            f"data set {loaded.source.name}: holds no {kind} prompt, only {prompts[0].kind} ones; "
+            "name another"
         )
     return kept, loaded
 
 
-def _load(name: str, path: Path | str | None, purpose: Purpose, wanted: str) -> Loaded:
-    source = get_source(name)
+def _load(name: str | Source, path: Path | str | None, purpose: Purpose, wanted: str) -> Loaded:
+    source = get_source(name) if isinstance(name, str) else name
+    name = source.name
     if source.holds != wanted:
         raise InputError(f"data set {name}: holds {source.holds}, not {wanted}; name another")
     if purpose == "train" and not source.fit_allowed:

