@@ -110,7 +110,7 @@ def test_the_figures_on_the_cards_are_what_is_measured(name: str, shared_data: P
 
 
 def _seen(name: corpus.JudgeName) -> tuple[set[str], set[str]]:
-    rows = corpus.rows(name)
+    rows = [*corpus.rows(name), *corpus.refusal_rows(name)]
     asked = {normalise(row.exchange.prompt) for row in rows}
     asked |= {normalise(request.text) for request in corpus.requests(name)}
     return asked, {normalise(row.exchange.response) for row in rows}

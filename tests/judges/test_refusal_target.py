@@ -134,12 +134,14 @@ def test_a_threshold_of_its_own_finds_the_refusals_of_a_model_that_lectures(
 ) -> None:
     rows = [json.loads(line) for line in (shared_data / "labelled/xstest_completions.jsonl").open()]
     found = {}
-    for model in ("mistralguard", "gpt4"):
+    for model in ("mistralinstruct", "gpt4"):
         write_jsonl(tmp_path / "rows.jsonl", [row for row in rows if row["model"] == model])
         found[model] = calibrate_refusal(model, tmp_path / "rows.jsonl")
-    before, after = (found["mistralguard"]["measured"][k] for k in ("at one half", "chosen, out of fold"))
-    assert after["sensitivity"] > before["sensitivity"] + 0.2 and after["specificity"] > 0.93
-    assert found["mistralguard"]["threshold"] < 0.3 and not found["mistralguard"]["kept"]
+    lecturer = found["mistralinstruct"]
+    before, after = (lecturer["measured"][k] for k in ("at one half", "chosen, out of fold"))
+    assert after["sensitivity"] > before["sensitivity"] + 0.2
+    assert sum(after[k] - before[k] for k in ("sensitivity", "specificity")) > 0.05
+    assert lecturer["threshold"] < 0.4 and not lecturer["kept"]
     # Where one half is as good, it stays.
     assert found["gpt4"]["kept"] and found["gpt4"]["threshold"] == 0.5
 

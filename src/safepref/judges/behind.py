@@ -86,6 +86,7 @@ def _gather(judge: str) -> list[Behind]:
         name: corpus.JudgeName = "select" if judge == "select" else "report"
         data = MEASURED_ON[name]
         found += [Behind(row.exchange.prompt, "fitting", row.source) for row in corpus.rows(name)]
+        found += [Behind(row.exchange.prompt, "fitting", row.source) for row in corpus.refusal_rows(name)]
         found += [Behind(row.text, "fitting", "requests") for row in corpus.requests(name)]
         found += [Behind(row.exchange.prompt, "calibration", data) for row in labelled.BUILT_IN[data]()]
     distinct = {(row.use, labelled.normalise(row.text)): row for row in reversed(found) if row.text.strip()}

@@ -125,6 +125,8 @@ def advbench(judge: JudgeName) -> list[str]:
     half = [v for i, v in enumerate(values) if _side(values[root(i)]) == judge and not is_held_out(v)]
     # PyRIT's labelled sets borrowed some AdvBench requests; those stay with the judge that has the labels.
     groups = _human_groups("select" if judge == "report" else "report")
+    if judge == "report":  # all of PyRIT's refusal set is read by the other's refusal part
+        groups |= {row.group for row in labelled.pyrit_refusal()}
     other = groups | {normalise(act_of(group)) for group in groups}
     return [v for v in half if not {normalise(v), normalise(act_of(v))} & other]
 
@@ -335,7 +337,7 @@ def exchanges(judge: JudgeName) -> list[Written]:
 
 
 def refusal_rows(judge: JudgeName | None = None) -> list[Row]:
-    """Rows of a refusal model (target: P(refusal)) from one judge's sources, or from both's.
+    """Rows of a refusal model (target: P(refusal)) from one judge's sources, or for the judge `refusal`.
 
     `select` has PyRIT's refusal set; each has its texts file and its exchanges. PyRIT's people also called
     an answer to another question a refusal; those rows are told by having no refusal word and are left out,
@@ -351,10 +353,12 @@ def refusal_rows(judge: JudgeName | None = None) -> list[Row]:
         found.append(Row(row.exchange, float(row.refusal or 0), 1.0, row.group, row.source))
     for side in sides:
         found += _refusal_texts(side)
-        found += [
-            Row(w.exchange, float(w.refusal), EXCHANGED, normalise(w.exchange.prompt), f"own-{side}:exchange")
-            for w in exchanges(side)
-        ]
+    # On other models' answers (HH-RLHF, SmolLM2) `refusal` is better without the exchanges of `report`.
+    side = judge or "select"
+    found += [
+        Row(w.exchange, float(w.refusal), EXCHANGED, normalise(w.exchange.prompt), f"own-{side}:exchange")
+        for w in exchanges(side)
+    ]
     return found
 
 

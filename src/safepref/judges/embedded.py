@@ -247,7 +247,7 @@ class EmbeddedJudge(ABC):
         """Whether an exchange's request, or its answer if that is long enough to be nobody else's, was fitted
         on.
         """
-        rows = corpus.rows(self.rows_of)
+        rows = [*corpus.rows(self.rows_of), *corpus.refusal_rows(self.rows_of)]
         asked = {normalise(row.exchange.prompt) for row in rows}
         asked |= {normalise(request.text) for request in corpus.requests(self.rows_of)}
         said = {normalise(row.exchange.response) for row in rows}

@@ -39,7 +39,7 @@ class SelectJudge(EmbeddedJudge):
     signs = np.asarray([1, 1, *(SIGNS[name] for name in NAMES)])
     sources = ("embedded_select.py", "texts/select.yaml", "texts/select_exchanges.jsonl")
     weaknesses = (
-        "implicit hate and harm that uses none of the usual words",
+        "implicit hate, falsehoods told as facts, and harm that uses none of the usual words",
         "languages other than English",
         "requests of an unusual kind: the request model saw a few hundred",
     )

@@ -27,15 +27,13 @@ from safepref.judges.refusal_part import FILES, RefusalPart
 from safepref.store import cache_dir, sha256_bytes, sha256_json
 
 THRESHOLD = 0.5
+_TEXTS = ("select.yaml", "select_exchanges.jsonl", "report.yaml")
 _FILES = [
     *FILES,
     "refusal.py",
     "corpus.py",
     "labelled.py",
-    "texts/select.yaml",
-    "texts/select_exchanges.jsonl",
-    "texts/report.yaml",
-    "texts/report_exchanges.jsonl",
+    *(f"texts/{name}" for name in _TEXTS),
 ]
 
 
@@ -143,7 +141,7 @@ class RefusalJudge:
         return {
             "judge": self.name,
             "family": "refusal phrases, TF-IDF and sentence structure, logistic regression",
-            "trained_on": ["pyrit-refusal", "texts of both judges"],
+            "trained_on": ["pyrit-refusal", *(f"texts/{name}" for name in _TEXTS)],
             "rows": refusal_model().rows,
             "fingerprint": refusal_model().fingerprint,
             "threshold": THRESHOLD,
