@@ -46,17 +46,6 @@ def sample(rows: list[Labelled]) -> list[Labelled]:
     return [row for row in rows if row.harmful] + harmless[::5]
 
 
-# Against others (`report` and its human rows alone, PyRIT without its refusals), the judges lead by less than
-# the 95 % interval tells apart: docs/judges.md.
-CLEAR: tuple[tuple[corpus.JudgeName, FittedOn], ...] = (
-    ("select", "same"),
-    ("select", "human"),
-    ("select", "pyrit"),
-    ("report", "same"),
-    ("report", "pyrit"),
-)
-
-
 def lead(name: corpus.JudgeName, fitted_on: FittedOn, rows: list[Labelled]) -> tuple[float, float]:
     """By how much a judge's ROC AUC is above the plain one's, and the lower end of the interval."""
     exchanges = [row.exchange for row in rows]
@@ -68,7 +57,7 @@ def lead(name: corpus.JudgeName, fitted_on: FittedOn, rows: list[Labelled]) -> t
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["select", pytest.param("report", marks=pytest.mark.slow)])
 def test_beats_tfidf_on_the_same_rows(name: corpus.JudgeName, shared_data: Path) -> None:
     rows = sample(load_labelled(shared_data / "labelled/do_not_answer.jsonl"))
     difference, low = lead(name, "same", rows)
@@ -83,8 +72,7 @@ def test_leads_every_tfidf_on_all_of_do_not_answer(
     name: corpus.JudgeName, fitted_on: FittedOn, shared_data: Path
 ) -> None:
     difference, low = lead(name, fitted_on, load_labelled(shared_data / "labelled/do_not_answer.jsonl"))
-    assert difference > 0
-    assert (low > 0) == ((name, fitted_on) in CLEAR), (difference, low)
+    assert difference > low > 0
 
 
 @pytest.mark.slow
