@@ -94,6 +94,7 @@ def test_training_on_alert_is_found_in_adversarial_alert(shared_data: Path) -> N
         assert len({m.learned.text for m in found} & set(drawn)) >= least, family
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_unrelated_sets_are_left_alone(shared_data: Path) -> None:
     rows = learned(prompts(shared_data, "alert"))

@@ -158,7 +158,7 @@ def test_rounding_in_half_precision_is_no_fault(half: Any) -> None:
     assert LogprobEngine(half).graph.startswith("rows/")
 
 
-@pytest.mark.parametrize("kind", [IgnoresMasks, IgnoresPositions])
+@pytest.mark.parametrize("kind", [IgnoresMasks, pytest.param(IgnoresPositions, marks=pytest.mark.slow)])
 def test_faults_are_found_in_half_precision_too(half: Any, kind: type[LlamaForCausalLM]) -> None:
     with torch.device("meta"):
         faulty = kind(half.config)

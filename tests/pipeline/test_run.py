@@ -222,7 +222,15 @@ def test_a_name_that_stands_for_nothing_is_told_before_anything_is_done(
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
-SLOW_STAGES = ("assets", "judges", "check", "train:dpo", "evaluate:choose:kto@1", "report")
+SLOW_STAGES = (
+    "assets",
+    "judges",
+    "check",
+    "train:dpo",
+    "evaluate:report:base",
+    "evaluate:choose:kto@1",
+    "report",
+)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +238,6 @@ SLOW_STAGES = ("assets", "judges", "check", "train:dpo", "evaluate:choose:kto@1"
     [
         "data",
         "train:kto",
-        "evaluate:report:base",
         "evaluate:report:dpo",
         *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW_STAGES),
     ],

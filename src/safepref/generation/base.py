@@ -9,6 +9,8 @@ from typing import Protocol
 
 from safepref.data.records import Message
 
+PROMPT_LIMIT = 2048
+"""Longest prompt in tokens; a longer one loses its start."""
 Progress = Callable[[int], None]
 """Called with the number of newly finished items."""
 

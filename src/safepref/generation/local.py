@@ -23,7 +23,7 @@ from safepref.data.limits import Limits, Truncation, fit_prompt
 from safepref.data.records import Message
 from safepref.data.render import render_prompt, renderer
 from safepref.errors import InputError
-from safepref.generation.base import Completion, Progress, Sampling, evenly
+from safepref.generation.base import PROMPT_LIMIT, Completion, Progress, Sampling, evenly
 from safepref.generation.cache import (
     has_plain_attention,
     read_once,
@@ -38,8 +38,6 @@ from safepref.logprobs.route import unwrap
 from safepref.models import LoadedModel
 from safepref.progress import console
 
-PROMPT_LIMIT = 2048
-"""Longest prompt in tokens; a longer one loses its start."""
 KEPT = 0.9
 """Rows that have ended stay in the batch until at most this share of it is still going."""
 READ_TOKENS = 2048

@@ -16,7 +16,7 @@ from safepref.data.records import Example, Pair, Split
 from safepref.data.rows import Where
 from safepref.data.sources import source_file
 from safepref.errors import InputError
-from safepref.generation.local import PROMPT_LIMIT
+from safepref.generation.base import PROMPT_LIMIT
 from safepref.pipeline.prompts import Prompts, Suite
 from safepref.recipe import Recipe, TrainingSection
 
