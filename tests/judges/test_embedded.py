@@ -76,6 +76,7 @@ def test_leads_every_tfidf_on_all_of_do_not_answer(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.shared
 @pytest.mark.parametrize("name", [*NAMES, "refusal"])
 def test_the_figures_on_the_cards_are_what_is_measured(name: str, shared_data: Path) -> None:
