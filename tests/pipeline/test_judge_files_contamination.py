@@ -13,9 +13,9 @@ from safepref.evaluation import EvaluationSuite
 from safepref.generation.base import Sampling
 from safepref.judges.base import Exchange
 from safepref.judges.behind import parts
-from safepref.judges.behind_files import DIGESTS, request_digest, rows_behind
+from safepref.judges.behind_files import DIGESTS, rows_behind
 from safepref.judges.calibrate import calibrate
-from safepref.judges.labelled import Labelled, load_labelled, request_hashes
+from safepref.judges.labelled import Labelled, load_labelled, request_digest, request_hashes
 from safepref.judges.refusal import KeywordRefusalJudge
 from safepref.judges.refusal_target import read_refusals
 from safepref.pipeline.contamination import checked, contamination_of, judged_texts

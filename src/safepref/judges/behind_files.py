@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safepref.errors import InputError
-from safepref.judges.labelled import BUILT_IN, Labelled, load_labelled, normalise, request_hashes
-from safepref.store import sha256_bytes
+from safepref.judges.labelled import BUILT_IN, Labelled, load_labelled, request_hashes
 
 DIGESTS = "requests"
 """Key of a file under which the digests of its requests stand."""
@@ -24,14 +23,6 @@ class Rows(NamedTuple):
     texts: list[str] | None
     digests: list[str] | None
     source: str
-
-
-def request_digest(text: str) -> str:
-    """The digest of a request, equal for texts that differ in case, punctuation or spacing; 16 hex digits.
-
-    A file of figures may be passed on where the rows of its set may not, so it keeps no text.
-    """
-    return sha256_bytes(normalise(text).encode("utf-8", "surrogatepass"))[:16]
 
 
 def texts(rows: Iterable[Labelled]) -> list[str]:

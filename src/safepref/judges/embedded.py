@@ -1,4 +1,4 @@
-"""The two embedded judges: what they share is this file's bookkeeping, not rows and not a model family.
+"""The two embedded judges: what they share is this file's bookkeeping, not rows.
 
 Both answer P(harmful) of an exchange as: a model of the request, a model of the response, and a logistic
 regression over both, each part allowed to push one way only. The response models learn only from answers to

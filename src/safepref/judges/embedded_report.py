@@ -1,4 +1,4 @@
-"""The embedded judge `report`: encoder states of every sentence, no word lists.
+"""The embedded judge `report`: encoder states of every sentence, and the words of the answer.
 
 It scores results.json. Fitted on PyRIT's harm-severity rows (MIT), the other half of AdvBench's requests,
 the starter set's train requests, texts/report.yaml and texts/report_acts.yaml, over the lower layers

@@ -62,11 +62,19 @@ def normalise(text: str) -> str:
     return re.sub(r"\W+", " ", text.lower()).strip()
 
 
+def request_digest(text: str) -> str:
+    """The digest of a request, equal for texts that differ in case, punctuation or spacing; 16 hex digits.
+
+    A file of figures may be passed on where the rows of its set may not, so it keeps no text.
+    """
+    return sha256_bytes(normalise(text).encode("utf-8", "surrogatepass"))[:16]
+
+
 def request_hashes(rows: Sequence[Labelled]) -> list[str]:
     """The rows' distinct requests, normalised, as 16 hex digits each: what a fitted judge's file keeps of
     them.
     """
-    return sorted({sha256_bytes(row.group.encode(errors="surrogatepass"))[:16] for row in rows})
+    return sorted({request_digest(row.group) for row in rows})
 
 
 def fitted_requests(fitted: Mapping[str, Any], exchanges: Sequence[Exchange], judge: str) -> list[bool]:

@@ -13,7 +13,8 @@ from safepref.data.rows import Where
 from safepref.data.splits import request
 from safepref.evaluation import CapabilityTask
 from safepref.judges.behind import parts, requests_behind, rows_of_file
-from safepref.judges.behind_files import Rows, request_digest
+from safepref.judges.behind_files import Rows
+from safepref.judges.labelled import request_digest
 from safepref.pipeline.prompts import Prompts
 from safepref.recipe import JudgeSection
 from safepref.store import read_json, read_jsonl, write_json, write_jsonl
