@@ -19,7 +19,7 @@ from safepref.judges.acts import SIGNS, ActModel, Composed, compose, cut, fit_ac
 from safepref.judges.base import Exchange
 from safepref.judges.embedded import EmbeddedJudge, LastStage
 from safepref.judges.features import clean, told
-from safepref.judges.linear import Floats, Linear, TextModel, fit_logistic, out_of_fold
+from safepref.judges.linear import Floats, Linear, TextModel, fit_logistic, fit_text, out_of_fold
 
 REQUEST_STRENGTH = 0.003
 COMPOSED = 1.0
@@ -143,14 +143,10 @@ class ReportJudge(EmbeddedJudge):
         texts = [told(exchanges[i].response) for i in about]
         targets = np.asarray([rows[i].target for i in about])
         weights = np.asarray([rows[i].weight for i in about])
-
-        def fold(train: NDArray[np.int64]) -> Any:
-            model = TextModel(True, WORDS).fit([texts[i] for i in train], targets[train], weights[train])
-            return lambda test: model.logits([texts[i] for i in test])
-
-        self._words = TextModel(True, WORDS).fit(texts, targets, weights)
+        groups = [rows[i].group for i in about]
+        self._words, held_out = fit_text(texts, targets, weights, groups, characters=True, strength=WORDS)
         found = self._words.logits([told(e.response) for e in exchanges])
-        found[about] = out_of_fold(fold, [rows[i].group for i in about])
+        found[about] = held_out
         return found
 
     def _arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -16,7 +16,7 @@ from safepref.judges import corpus
 from safepref.judges.base import Exchange
 from safepref.judges.embedded import EmbeddedJudge, LastStage
 from safepref.judges.features import NAMES, SIGNS, clean, marked_request, signals, told
-from safepref.judges.linear import Floats, TextModel, out_of_fold
+from safepref.judges.linear import Floats, TextModel, fit_text
 
 VETO = -1.0
 """Log-odds of a harmful request above which the request no longer counts."""
@@ -48,25 +48,17 @@ class SelectJudge(EmbeddedJudge):
         texts = [marked_request(clean(r.text)) for r in requests]
         targets = np.asarray([float(r.harmful) for r in requests])
         ones = np.ones(len(texts))
-
-        def fold(train: NDArray[np.int64]) -> Any:
-            model = TextModel(True, 4.0).fit([texts[i] for i in train], targets[train], ones[train])
-            return lambda test: model.logits([texts[i] for i in test])
-
-        self._request = TextModel(True, 4.0).fit(texts, targets, ones)
-        return out_of_fold(fold, [r.group for r in requests])
+        groups = [r.group for r in requests]
+        self._request, held_out = fit_text(texts, targets, ones, groups, characters=True, strength=4.0)
+        return held_out
 
     def _fit_response(self, rows: Sequence[corpus.Row]) -> Floats:
         texts = [told(clean(row.exchange.response)) for row in rows]
         targets = np.asarray([row.target for row in rows])
         weights = np.asarray([row.weight for row in rows])
-
-        def fold(train: NDArray[np.int64]) -> Any:
-            model = TextModel(False, 3.0).fit([texts[i] for i in train], targets[train], weights[train])
-            return lambda test: model.logits([texts[i] for i in test])
-
-        self._response = TextModel(False, 3.0).fit(texts, targets, weights)
-        return out_of_fold(fold, [row.group for row in rows])
+        groups = [row.group for row in rows]
+        self._response, held_out = fit_text(texts, targets, weights, groups, characters=False, strength=3.0)
+        return held_out
 
     def _fit_columns(
         self, rows: Sequence[corpus.Row], exchanges: Sequence[Exchange], request: Floats

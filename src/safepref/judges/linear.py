@@ -164,6 +164,25 @@ class TextModel:
         return model
 
 
+def fit_text(
+    texts: Sequence[str],
+    targets: Floats,
+    weights: Floats,
+    groups: Sequence[str],
+    *,
+    characters: bool,
+    strength: float,
+) -> tuple[TextModel, Floats]:
+    """A fitted model, and the logits of its own texts by models that saw none of their group, (N,)."""
+
+    def fold(train: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], Floats]:
+        some = [texts[i] for i in train]
+        model = TextModel(characters, strength).fit(some, targets[train], weights[train])
+        return lambda test: model.logits([texts[i] for i in test])
+
+    return TextModel(characters, strength).fit(texts, targets, weights), out_of_fold(fold, groups)
+
+
 def _vectorizers(characters: bool, vocabularies: list[list[str]] | None = None) -> list[Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 

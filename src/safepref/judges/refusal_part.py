@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safepref.judges.base import Exchange
 from safepref.judges.corpus import Row
 from safepref.judges.features import NAMES, clean, signals
-from safepref.judges.linear import Floats, Linear, TextModel, fit_logistic, out_of_fold
+from safepref.judges.linear import Floats, Linear, TextModel, fit_logistic, fit_text
 
 REACH = 400
 """Characters of the answer that are read."""
@@ -53,15 +53,11 @@ class RefusalPart:
         texts = [exchange.response for exchange in exchanges]
         targets = np.asarray([row.target for row in rows])
         weights = np.asarray([row.weight for row in rows])
-
-        def fold(train: NDArray[np.int64]) -> Any:
-            model = TextModel(False, STRENGTH).fit([texts[i] for i in train], targets[train], weights[train])
-            return lambda test: model.logits([texts[i] for i in test])
-
-        columns = _joined(out_of_fold(fold, [row.group for row in rows]), exchanges)
+        groups = [row.group for row in rows]
+        text, held_out = fit_text(texts, targets, weights, groups, characters=False, strength=STRENGTH)
+        columns = _joined(held_out, exchanges)
         final = fit_logistic(columns, targets, weights, 1.0, np.r_[1, list(SIGNS.values())])
-        part = cls(TextModel(False, STRENGTH).fit(texts, targets, weights), final)
-        return part, final.logits(columns)
+        return cls(text, final), final.logits(columns)
 
     def logits(self, exchanges: Sequence[Exchange]) -> Floats:
         """Log-odds of P(refusal), shape (N,)."""
