@@ -29,6 +29,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
 
 
+Names = str | tuple[str, ...]
+"""One file or named set, or several."""
+
+STARTER = "starter"
+"""The name of the shipped set of prompts."""
+
+
+def as_names(value: Names | None) -> tuple[str, ...]:
+    """The names that a key holds; the shipped set's where it is null."""
+    if value is None:
+        return (STARTER,)
+    return (value,) if isinstance(value, str) else value
+
+
 class ModelSection(Section):
     """The policy that is aligned."""
 
@@ -42,6 +56,17 @@ class ModelSection(Section):
     """A system prompt for training and evaluation; null leaves the chat template's own default."""
 
 
+class Weights(Section):
+    """How much a pair of each kind, and a general example, weighs in the loss (multi-task learning)."""
+
+    harmful: Amount = 1.0
+    harmless: Amount = 1.0
+    ordinary: Amount = 1.0
+    preference: Amount = 1.0
+    """Ready pairs, as `data.pairs` brings them."""
+    general: Amount = 1.0
+
+
 class DataSection(Section):
     """What is learned from: how many rows of each kind, and where they come from."""
 
@@ -51,8 +76,15 @@ class DataSection(Section):
     """Pairs of a request that only looks harmful: the model's own answer is chosen over a refusal."""
     general: Count = 160
     """Ordinary requests with the model's own answer, held in place by the anchor (no pairs)."""
-    prompts: str | None = None
-    """Harmful prompts to train on: a file or a named set; null takes the starter set."""
+    ordinary: Count = 0
+    """Pairs of an ordinary request: the model's own answer is chosen over a refusal."""
+    prompts: Names | None = None
+    """Harmful prompts to train on: a file or a named set, or several of them; `starter` is the shipped set,
+    and what null takes."""
+    harmless_prompts: Names | None = None
+    """Harmless look-alikes to train on, in the same way."""
+    general_prompts: Names | None = None
+    """Ordinary requests to train on, in the same way; their answers are always the model's own."""
     pairs: str | None = None
     """Ready preference pairs (TRL's formats, or a named set), used as they are beside what is built."""
     pairs_limit: Positive | None = None
@@ -62,11 +94,17 @@ class DataSection(Section):
     attacks: tuple[str, ...] = ("suffix_injection", "prefix_injection", "token_manipulation", "jailbreak")
     attacked: Share = 0.5
     """Share of the harmful pairs that is wrapped by an attack's train-side template."""
-    refusals: Literal["written", "model", "mixed"] = "written"
-    """Chosen refusals: written for the category, the model's own under a safety system prompt, or both."""
+    refusals: Literal["written", "short", "model", "mixed"] = "written"
+    """Chosen refusals. written: by category, in many wordings; short: one opening for all and a reason of the
+    category, so that a small model decides at its first words; model: its own, under a safety system prompt;
+    mixed: written and own."""
     taught: Share = 0.67
     """Share of the harmless pairs whose rejected refusal is worded like the chosen ones of harmful pairs, so
     that the pair says where these do not belong; the others are refused in a stiff notice."""
+    harmless_share: Share = 1 / 3
+    """At most this share of all pairs' weight is with look-alikes; more of them are weighted down to it."""
+    weights: Weights = Weights()
+    """Weights of the kinds in the loss."""
     answer_tokens: Positive = 64
     """Length cap of the model's own sampled answers."""
     temperature: Amount = 0.6

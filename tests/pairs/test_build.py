@@ -14,7 +14,7 @@ from safepref.errors import InputError
 from safepref.generation.base import Completion, Progress, Sampling
 from safepref.judges.base import Exchange, Judgment, Verdict
 from safepref.pairs.build import Builder, Built, interleave
-from safepref.pairs.refusals import over_refusal_for, refusal_for
+from safepref.pairs.refusals import over_refusal_for, refusal_for, shipped_refusals
 from safepref.recipe import DataSection
 
 
@@ -227,3 +227,39 @@ def test_interleaving_takes_categories_in_turn_and_ignores_the_order_given() -> 
     assert [p.category for p in order[:2]] != [order[0].category] * 2
     assert interleave(HARMFUL[::-1], 0) == order
     assert sorted(p.id for p in order) == sorted(p.id for p in HARMFUL)
+
+
+def test_short_refusals_share_their_opening_and_keep_the_categorys_reason(tmp_path: Path) -> None:
+    built = Built()
+    make = builder(tmp_path, Scripted(), refusals="short", taught=1.0)
+    make.harmful(HARMFUL, built)
+    make.harmless(HARMLESS, built)
+    opening = shipped_refusals().short_opening
+    harmful = [pair for pair in built.pairs if pair.kind == "harmful"]
+    reasons = {pair.chosen.removeprefix(opening + " ") for pair in harmful}
+    assert len(reasons) > 1
+    known = {reason for words in shipped_refusals().macros.values() for reason in words.reasons}
+    assert reasons <= known
+    assert all(p.rejected.startswith(opening) for p in built.pairs if p.kind == "harmless")
+
+
+def test_ordinary_requests_can_be_pairs_too(tmp_path: Path) -> None:
+    built = Built()
+    make = builder(tmp_path, Scripted(), ordinary=2, taught=1.0, weights={"ordinary": 0.25, "harmful": 2})
+    make.harmful(HARMFUL, built)
+    asked = prompts("general", "name a city", "name a river", "name a lake", "tell me how to steal a base")
+    make.ordinary(asked, built)
+    own = [pair for pair in built.pairs if pair.kind == "ordinary"]
+    assert len(own) == built.counts["ordinary"] == 2
+    assert all(pair.chosen.startswith("Certainly") and pair.weight == 0.25 for pair in own)
+    assert {pair.rejected for pair in own} <= {refusal_for(prompt) for prompt in asked}
+    assert {pair.weight for pair in built.pairs if pair.kind == "harmful"} == {2.0}
+
+
+@pytest.mark.parametrize(("share", "weight"), [(0.25, 4 / 3 / 60), (0.5, 4 / 60), (1.0, 1.0)])
+def test_the_share_of_look_alikes_is_the_recipes(tmp_path: Path, share: float, weight: float) -> None:
+    built = Built()
+    make = builder(tmp_path, Scripted(), harmless_share=share, harmless=60)
+    make.harmful(HARMFUL, built)
+    make.harmless(MANY, built)
+    assert [p.weight for p in built.pairs if p.kind == "harmless"] == [pytest.approx(weight)] * 60

@@ -154,3 +154,39 @@ def test_the_licence_of_each_set_is_said_and_kept(tmp_path: Path, capsys: pytest
     assert found["strongreject"] in " ".join(capsys.readouterr().err.split())
     nothing = load_recipe(None, [f"evaluation.toxicity={path}"])
     assert say_licences(nothing) == {}
+
+
+def test_the_users_prompts_of_each_kind_can_stand_beside_the_starter_set(tmp_path: Path) -> None:
+    words = (
+        "otter",
+        "tulip",
+        "comet",
+        "anvil",
+        "harbour",
+        "violin",
+        "glacier",
+        "lantern",
+        "saddle",
+        "quartz",
+    )
+    for name in ("harmful", "look", "plain"):
+        rows = [{"prompt": f"{word} {name} {n} what about it"} for n, word in enumerate(words * 2)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = {"prompts": "harmful", "harmless_prompts": "look", "general_prompts": "plain"}
+    alone = gather(load_recipe(None, [f"data.{k}={tmp_path}/{v}.jsonl" for k, v in keys.items()]))
+    beside = gather(load_recipe(None, [f"data.{k}=[starter, {tmp_path}/{v}.jsonl]" for k, v in keys.items()]))
+    usual = gather(load_recipe())
+    for pool in ("harmful", "harmless", "general"):
+        own, both, shipped = ({p.text for p in getattr(g, pool)} for g in (alone, beside, usual))
+        assert own and own <= both
+        assert shipped <= both
+        assert not own & shipped
+    assert {p.text for p in beside.report.safety} == {p.text for p in usual.report.safety}
+
+
+def test_a_set_for_evaluation_alone_is_no_training_set_under_any_key(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"prompt": "How do I kill time?", "label": "safe"}) + "\n")
+    for key in ("prompts", "harmless_prompts", "general_prompts"):
+        with pytest.raises(InputError, match="for evaluation only"):
+            gather(load_recipe(None, [f"data.{key}=[starter, 'xstest:{path}']"]))

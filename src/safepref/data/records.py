@@ -15,7 +15,9 @@ Message: TypeAlias = dict[str, str]
 
 Split: TypeAlias = Literal["train", "choose", "report"]
 PromptKind: TypeAlias = Literal["harmful", "harmless", "general", "toxicity"]
-PairKind: TypeAlias = Literal["harmful", "harmless", "preference"]
+PairKind: TypeAlias = Literal["harmful", "harmless", "ordinary", "preference"]
+"""What a pair teaches: to refuse, to answer what only looks harmful, to answer ordinary requests, or what a
+ready pair prefers."""
 
 SPLITS: tuple[Split, ...] = ("train", "choose", "report")
 

@@ -21,7 +21,7 @@ from safepref.generation.base import Completion, Engine, Progress, Sampling
 from safepref.generation.resumable import answer_all
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.degenerate import degenerate
-from safepref.pairs.refusals import over_refusal_for, refusal_for
+from safepref.pairs.refusals import over_refusal_for, refusal_for, short_refusal_for
 from safepref.recipe import DataSection
 
 SAFETY_SYSTEM = (
@@ -80,7 +80,8 @@ class Builder:
                 refusals = self._refusals(f"refusal-{block}-{attempt}", [p for p in pending if unsafe[p.id]])
                 for prompt in pending:
                     if unsafe[prompt.id] and found < wanted:
-                        built.pairs.append(_pair(prompt, refusals[prompt.id], answers[prompt.id], "harmful"))
+                        pair = _pair(prompt, refusals[prompt.id], answers[prompt.id], "harmful")
+                        built.pairs.append(replace(pair, weight=self.data.weights.harmful))
                         found += 1
                 pending = [prompt for prompt in pending if not unsafe[prompt.id]]
                 if not pending or found >= wanted:
@@ -98,36 +99,60 @@ class Builder:
         """Add up to `data.harmless` pairs from look-alikes that the model answers.
 
         The requests are known to be harmless, so an answer counts as good when it does not refuse and is no
-        gibberish; a judge of harm would drop just the look-alikes that teach the boundary. At most a third of
-        all pairs, the `ready` ones of the user's among them: where the recipe asks for more, they are
-        weighted down to it.
+        gibberish; a judge of harm would drop just the look-alikes that teach the boundary. At most the share
+        `data.harmless_share` of all pairs, the `ready` ones of the user's among them: where the recipe asks
+        for more, they are weighted down to it.
         """
-        wanted = self.data.harmless
-        queue = interleave(prompts, self.seed + 1)[: round(1.5 * wanted)]
-        answers = self._answer("harmless", queue, self._sampling(0.0, 0))
-        kept = [
-            prompt
-            for prompt in queue
-            if not self.refuses(prompt.text, answers[prompt.id].text)
-            and not degenerate(answers[prompt.id].text)
-        ][:wanted]
+        kept = self._answered("harmless", prompts, self.data.harmless, self.seed + 1, built)
         taught = [pair.chosen for pair in built.pairs if pair.kind == "harmful"]
-        others = len(taught) + ready
-        weight = min(1.0, others / 2 / len(kept)) if kept and others else 1.0
-        for prompt in kept:
+        weights, share = self.data.weights, self.data.harmless_share
+        others = len(taught) * weights.harmful + ready * weights.preference
+        weight = 1.0
+        if kept and others and share < 1:
+            weight = min(1.0, others * share / (1 - share) / len(kept))
+        self._over_refused(kept, taught, "harmless", weight * weights.harmless, built)
+
+    def ordinary(self, prompts: Sequence[Prompt], built: Built) -> None:
+        """Add up to `data.ordinary` pairs from ordinary requests: the model's own answer over a refusal."""
+        kept = self._answered("ordinary", prompts, self.data.ordinary, self.seed + 3, built)
+        taught = [pair.chosen for pair in built.pairs if pair.kind == "harmful"]
+        self._over_refused(kept, taught, "ordinary", self.data.weights.ordinary, built)
+
+    def _answered(
+        self, kind: str, prompts: Sequence[Prompt], wanted: int, seed: int, built: Built
+    ) -> list[tuple[Prompt, Completion]]:
+        """Requests that the model itself answers, at most `wanted`, with its greedy answers."""
+        queue = interleave(prompts, seed)[: round(1.5 * wanted)]
+        answers = self._answer(kind, queue, self._sampling(0.0, 0))
+        found = [(prompt, answers[prompt.id]) for prompt in queue]
+        kept = [
+            (prompt, answer)
+            for prompt, answer in found
+            if not self.refuses(prompt.text, answer.text) and not degenerate(answer.text)
+        ][:wanted]
+        built.counts[f"{kind}_tried"] = len(queue)
+        built.counts[kind] = len(kept)
+        return kept
+
+    def _over_refused(
+        self,
+        kept: Sequence[tuple[Prompt, Completion]],
+        taught: Sequence[str],
+        kind: str,
+        weight: float,
+        built: Built,
+    ) -> None:
+        for prompt, answer in kept:
             refusal = Completion(self._over_refusal(prompt, taught), 0, False)
-            pair = _pair(prompt, answers[prompt.id], refusal, "harmless")
-            built.pairs.append(replace(pair, weight=weight))
-        built.counts["harmless_tried"] = len(queue)
-        built.counts["harmless"] = len(kept)
+            built.pairs.append(replace(_pair(prompt, answer, refusal, kind), weight=weight))
 
     def _over_refusal(self, prompt: Prompt, taught: Sequence[str]) -> str:
         """A needless refusal, in `data.taught` of all cases in words that harmful pairs teach, if any do."""
         draw = int(content_id("taught", prompt.id, str(self.seed)), 16)
         if not taught or draw % 1000 >= 1000 * self.data.taught:
             return over_refusal_for(prompt, self.seed)
-        if self.data.refusals == "written":
-            return refusal_for(prompt, self.seed)
+        if self.data.refusals in ("written", "short"):
+            return self._written(prompt)
         return taught[draw // 1000 % len(taught)]
 
     def general(self, prompts: Sequence[Prompt], built: Built) -> None:
@@ -142,7 +167,12 @@ class Builder:
             if not degenerate(answer.text) and not self.refuses(prompt.text, answer.text):
                 built.examples.append(
                     Example(
-                        prompt.id, prompt.messages, answer.text, prompt.source, truncated=answer.truncated
+                        prompt.id,
+                        prompt.messages,
+                        answer.text,
+                        prompt.source,
+                        self.data.weights.general,
+                        answer.truncated,
                     )
                 )
                 built.counts["general"] += 1
@@ -171,8 +201,8 @@ class Builder:
         return wrapped
 
     def _refusals(self, name: str, prompts: Sequence[Prompt]) -> dict[str, Completion]:
-        written = {p.id: Completion(refusal_for(p, self.seed), 0, False) for p in prompts}
-        if self.data.refusals == "written" or not prompts:
+        written = {p.id: Completion(self._written(p), 0, False) for p in prompts}
+        if self.data.refusals in ("written", "short") or not prompts:
             return written
         cautious = [
             replace(p, messages=({"role": "system", "content": SAFETY_SYSTEM}, *_without_system(p.messages)))
@@ -186,6 +216,9 @@ class Builder:
             if wanted and not answer.truncated and self.refuses(prompt.text, answer.text):
                 chosen[prompt.id] = answer
         return chosen
+
+    def _written(self, prompt: Prompt) -> str:
+        return (short_refusal_for if self.data.refusals == "short" else refusal_for)(prompt, self.seed)
 
     def _unsafe(self, prompts: Sequence[Prompt], answers: Mapping[str, Completion]) -> dict[str, bool]:
         # The judge is shown the bare request: an attack's wrapping is not what the answer is about.

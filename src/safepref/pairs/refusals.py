@@ -44,6 +44,13 @@ class Refusals:
     macros: Mapping[str, Wordings]
     over_openings: tuple[str, ...]
     over_endings: tuple[str, ...]
+    short_opening: str
+
+    def short(self, prompt: Prompt, seed: int = 0, taxonomy: Taxonomy | None = None) -> str:
+        """The one opening of all short refusals and a reason for the prompt's category."""
+        _, macro = _place(prompt.category, taxonomy or load_taxonomy())
+        words = self.macros.get(macro, self.macros[GENERIC])
+        return f"{self.short_opening} {_draw(words.reasons, prompt, seed, 'reason')}"
 
     def refusal(self, prompt: Prompt, seed: int = 0, taxonomy: Taxonomy | None = None) -> str:
         """An opening, a reason and an offer for the prompt's category, drawn by its id and the seed."""
@@ -71,6 +78,11 @@ def refusal_for(prompt: Prompt, seed: int = 0, taxonomy: Taxonomy | None = None)
             macro categories without wordings, get the generic ones.
     """
     return shipped_refusals().refusal(prompt, seed, taxonomy)
+
+
+def short_refusal_for(prompt: Prompt, seed: int = 0, taxonomy: Taxonomy | None = None) -> str:
+    """A refusal of about 20 tokens with the opening that all short ones share; arguments as `refusal_for`."""
+    return shipped_refusals().short(prompt, seed, taxonomy)
 
 
 def over_refusal_for(prompt: Prompt, seed: int = 0) -> str:
@@ -122,6 +134,7 @@ def load_refusals(path: Path) -> Refusals:
         macros=macros,
         over_openings=_lines(path, over.get("openings"), "over_refusals.openings"),
         over_endings=_lines(path, over.get("endings"), "over_refusals.endings"),
+        short_opening=" ".join(_lines(path, [table.get("short_opening")], "short_opening")),
     )
 
 

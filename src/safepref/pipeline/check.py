@@ -18,7 +18,7 @@ from safepref.data.sources import source_file
 from safepref.errors import InputError
 from safepref.generation.base import PROMPT_LIMIT
 from safepref.pipeline.prompts import Prompts, Suite
-from safepref.recipe import Recipe, TrainingSection
+from safepref.recipe import Recipe, TrainingSection, as_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,11 +74,16 @@ def check_run(
     }
     findings = check_pairs(pairs, tokenizer, file=str(folder / "pairs.jsonl"), **shared)
     findings += check_examples(examples, tokenizer, file=str(folder / "examples.jsonl"), **shared)
-    asked = recipe.evaluation
-    for name in dict.fromkeys((recipe.data.prompts, asked.prompts, asked.benign, asked.toxicity)):
+    asked, data = recipe.evaluation, recipe.data
+    taught = {
+        name
+        for value in (data.prompts, data.harmless_prompts, data.general_prompts)
+        for name in as_names(value)
+    }
+    for name in dict.fromkeys((*sorted(taught), asked.prompts, asked.benign, asked.toxicity)):
         if name is not None and Path(name).is_file():
             # What is only asked is cut where generation cuts it.
-            own = limits if name == recipe.data.prompts else replace(limits, max_prompt=PROMPT_LIMIT)
+            own = limits if name in taught else replace(limits, max_prompt=PROMPT_LIMIT)
             findings += check_file(name, tokenizer, limits=own)
     sides: list[tuple[Split, Suite]] = [("choose", prompts.choose), ("report", prompts.report)]
     findings += repeated_prompts(

@@ -18,7 +18,7 @@ from safepref.judges.registry import check_name, fitted_file
 from safepref.judges.toxicity_models import check_toxicity
 from safepref.pipeline.prompts import ARITHMETIC
 from safepref.progress import console
-from safepref.recipe import Recipe
+from safepref.recipe import STARTER, Recipe, as_names
 from safepref.store import sha256_file
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def check_names(recipe: Recipe) -> None:
         InputError: one that stands for nothing; the key, the name and the nearest known one.
     """
     data, asked, judges = recipe.data, recipe.evaluation, recipe.judges
-    for key, name in _sources(recipe).items():
+    for key, name in _sources(recipe):
         _check(key, _check_source, name)
     for key, attacks in (("data.attacks", data.attacks), ("evaluation.attacks", asked.attacks)):
         for attack in attacks:
@@ -52,7 +52,7 @@ def check_names(recipe: Recipe) -> None:
 
 def input_hashes(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of each file that the recipe names, by its name there."""
-    given = [*_sources(recipe).values(), *(recipe.evaluation.capability or ())]
+    given = [*(name for _, name in _sources(recipe)), *(recipe.evaluation.capability or ())]
     judges = recipe.judges
     # What a judge of this name was fitted with is a file of its own.
     given += [name.partition(":")[2] for name in (judges.select, judges.report) if fitted_file(name)]
@@ -63,7 +63,7 @@ def input_hashes(recipe: Recipe) -> dict[str, str]:
 
 def say_licences(recipe: Recipe) -> dict[str, str]:
     """Print the licence and terms of each public set that a run uses; returns the lines by the set's name."""
-    named = [*_sources(recipe).values()]
+    named = [name for _, name in _sources(recipe)]
     if recipe.evaluation.toxicity is None:
         named.append("real-toxicity-prompts")
     found = licences(named)
@@ -90,16 +90,19 @@ def remove_half_written(out: Path) -> None:
             part.unlink(missing_ok=True)  # one inside a folder that is gone already
 
 
-def _sources(recipe: Recipe) -> dict[str, str]:
+def _sources(recipe: Recipe) -> list[tuple[str, str]]:
+    """Each key of the recipe that names a file or set, with each name in it."""
     data, asked = recipe.data, recipe.evaluation
-    named = {
-        "data.prompts": data.prompts,
-        "data.pairs": data.pairs,
-        "evaluation.prompts": asked.prompts,
-        "evaluation.benign": asked.benign,
-        "evaluation.toxicity": asked.toxicity,
-    }
-    return {key: name for key, name in named.items() if name}
+    named = [
+        ("data.prompts", data.prompts),
+        ("data.harmless_prompts", data.harmless_prompts),
+        ("data.general_prompts", data.general_prompts),
+        ("data.pairs", data.pairs),
+        ("evaluation.prompts", asked.prompts),
+        ("evaluation.benign", asked.benign),
+        ("evaluation.toxicity", asked.toxicity),
+    ]
+    return [(key, name) for key, value in named if value for name in as_names(value) if name != STARTER]
 
 
 def _check(key: str, check: Callable[[T], object], name: T) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,9 @@ class Job:
                         f"  {count} {name} training prompts dropped: they or their template are evaluated"
                     )
             # Prompts are asked again until an answer is unsafe, so this is a guess.
-            total = round(1.8 * section.harmful + 1.5 * section.harmless + 1.2 * section.general)
+            total = round(
+                1.8 * section.harmful + 1.5 * (section.harmless + section.ordinary) + 1.2 * section.general
+            )
             with track("answers", total) as advance:
                 builder = Builder(
                     section,
@@ -219,13 +222,16 @@ class Job:
                     builder.harmful(self.prompts.harmful, built)
                 if section.harmless:
                     builder.harmless(self.prompts.harmless, built, ready=len(self.prompts.pairs))
+                if section.ordinary:
+                    builder.ordinary(self.prompts.general, built)
                 if section.general:
                     builder.general(self.prompts.general, built)
-            for kind in ("harmful", "harmless", "general"):
+            for kind in ("harmful", "harmless", "ordinary", "general"):
                 wanted = getattr(section, kind)
                 if built.counts[kind] < wanted:
                     console().print(f"  {kind}: {built.counts[kind]} of {wanted} found, all the prompts gave")
-            built.pairs += self.prompts.pairs
+            weight = section.weights.preference
+            built.pairs += [replace(pair, weight=pair.weight * weight) for pair in self.prompts.pairs]
             if not built.pairs:
                 raise InputError("no pairs to train on; raise data.harmful or give data.pairs")
             write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in built.pairs))

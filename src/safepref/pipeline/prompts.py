@@ -20,7 +20,7 @@ from safepref.data.splits import balanced_sample, split_by_template, without_que
 from safepref.data.starter import StarterKind, load_starter
 from safepref.errors import InputError
 from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, named_task
-from safepref.recipe import EvaluationSection, Recipe
+from safepref.recipe import STARTER, EvaluationSection, Names, Recipe, as_names
 
 Record = TypeVar("Record", Prompt, Pair)
 
@@ -79,6 +79,7 @@ def gather(recipe: Recipe) -> Prompts:
     notes: list[str] = []
     harmful = _harmful(recipe, notes)
     benign = _benign(recipe, notes)
+    general = _sides("general", "general", recipe.data.general_prompts, recipe.seed, notes)
     toxicity = _distinct(read_named(asked.toxicity or "real-toxicity-prompts", "toxicity", notes))
     report = Suite(
         safety=_attacked(harmful["report"], "report", asked, seed),
@@ -101,7 +102,7 @@ def gather(recipe: Recipe) -> Prompts:
     pools = {
         "harmful": harmful["train"],
         "harmless": benign["train"],
-        "general": load_starter("general", "train"),
+        "general": general["train"],
     }
     kept = {name: _not_evaluated(pool, held_out, questions) for name, pool in pools.items()}
     kept_pairs = _not_evaluated(pairs, shown, questions)
@@ -128,32 +129,50 @@ def _not_evaluated(
 
 def _harmful(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     """Harmful prompts for the three sides; one file named for both uses is dealt out by template."""
-    train, evaluation = recipe.data.prompts, recipe.evaluation.prompts
-    if evaluation is not None and train is not None and _same(evaluation, train):
-        return split_by_template(read_named(evaluation, "harmful", notes, train=True), SHARED, recipe.seed)
-    sides = _starter("harmful", evaluated=evaluation is None)
-    if train is not None:
-        sides |= split_by_template(read_named(train, "harmful", notes, train=True), TRAINED, recipe.seed)
-    if evaluation is not None:
-        sides["report"] = _distinct(read_named(evaluation, "harmful", notes))
-    return sides
+    evaluation, names = recipe.evaluation.prompts, as_names(recipe.data.prompts)
+    shared = [n for n in names if evaluation is not None and n != STARTER and _same(evaluation, n)]
+    others = tuple(name for name in names if name not in shared)
+    sides = _sides("harmful", "harmful", others, recipe.seed, notes, evaluated=evaluation is None)
+    if evaluation is None:
+        return sides
+    if not shared:
+        return sides | {"report": _distinct(read_named(evaluation, "harmful", notes))}
+    dealt = split_by_template(read_named(evaluation, "harmful", notes, train=True), SHARED, recipe.seed)
+    return {side: [*dealt[side], *sides[side]] for side in dealt}
 
 
 def _benign(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     """Harmless look-alikes for the three sides."""
-    name = recipe.evaluation.benign
-    sides = _starter("lookalikes", evaluated=name is None)
-    if name is not None:
-        sides["report"] = _distinct(read_named(name, "harmless", notes))
-    return sides
+    name, names = recipe.evaluation.benign, recipe.data.harmless_prompts
+    sides = _sides("lookalikes", "harmless", names, recipe.seed, notes, evaluated=name is None)
+    return sides if name is None else sides | {"report": _distinct(read_named(name, "harmless", notes))}
 
 
-def _starter(kind: StarterKind, *, evaluated: bool) -> dict[Split, list[Prompt]]:
-    """The starter set's sides; its report side is trained on where evaluation brings its own prompts."""
-    train, choose, report = (load_starter(kind, split) for split in ("train", "choose", "report"))
+def _sides(
+    kind: StarterKind,
+    wanted: PromptKind,
+    names: Names | None,
+    seed: int,
+    notes: list[str],
+    *,
+    evaluated: bool = True,
+) -> dict[Split, list[Prompt]]:
+    """What training names, by side. Its own files are trained on and chosen by; what is not reported on by
+    files of evaluation's own is reported on by the starter set, whose report side is free otherwise."""
+    named = as_names(names)
+    own = [name for name in named if name != STARTER]
+    sides: dict[Split, list[Prompt]] = {"train": [], "choose": [], "report": []}
+    if STARTER in named:
+        sides["train"], sides["choose"] = load_starter(kind, "train"), load_starter(kind, "choose")
+        if not evaluated:
+            sides["train"] += [replace(p, split="train") for p in load_starter(kind, "report")]
     if evaluated:
-        return {"train": train, "choose": choose, "report": report}
-    return {"train": [*train, *(replace(p, split="train") for p in report)], "choose": choose, "report": []}
+        sides["report"] = load_starter(kind, "report")
+    if own:
+        prompts = [prompt for name in own for prompt in read_named(name, wanted, notes, train=True)]
+        for side, dealt in split_by_template(prompts, TRAINED, seed).items():
+            sides[side] = [*sides[side], *dealt]
+    return sides
 
 
 def _apart(prompts: Sequence[Prompt], report: Sequence[Prompt]) -> list[Prompt]:

@@ -19,7 +19,7 @@ class TrainingPair:
 
     row: TokenRow
     kind: str = "preference"
-    """harmful, harmless or preference: what the pair teaches; logs are kept for each kind."""
+    """harmful, harmless, ordinary or preference: what the pair teaches; logs are kept for each kind."""
     weight: float = 1.0
 
     def __post_init__(self) -> None:

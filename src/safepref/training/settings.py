@@ -121,6 +121,7 @@ class TrainingSettings:
                 "harmful": nll,
                 "preference": nll,
                 "harmless": harmless,
+                "ordinary": harmless,
             },
             anchor_kind=section.anchor_kind,
             nll_over=section.nll_over,
