@@ -32,8 +32,9 @@ class Section(BaseModel):
 Names = str | tuple[str, ...]
 """One file or named set, or several."""
 
-STARTER = "starter"
-"""The name of the shipped set of prompts."""
+STARTER, EXTENDED = "starter", "extended"
+SHIPPED = (STARTER, EXTENDED)
+"""Names of the shipped sets of prompts."""
 
 
 def as_names(value: Names | None) -> tuple[str, ...]:
@@ -79,8 +80,8 @@ class DataSection(Section):
     ordinary: Count = 0
     """Pairs of an ordinary request: the model's own answer is chosen over a refusal."""
     prompts: Names | None = None
-    """Harmful prompts to train on: a file or a named set, or several of them; `starter` is the shipped set,
-    and what null takes."""
+    """Harmful prompts to train on: a file or a named set, or several of them. `starter` is the shipped set,
+    and what null takes; `extended` are more shipped ones."""
     harmless_prompts: Names | None = None
     """Harmless look-alikes to train on, in the same way."""
     general_prompts: Names | None = None

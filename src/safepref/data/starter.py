@@ -1,7 +1,10 @@
-"""The starter set that ships with safepref: requests only, written for it, Apache-2.0.
+"""The sets that ship with safepref: requests only, written for it, Apache-2.0.
 
-Harmful requests and harmless look-alikes for each of the 32 micro categories, and general requests. Its
-splits are fixed, so that two runs, and two versions of a recipe, hold out the same templates.
+The starter set: harmful requests and harmless look-alikes for each of the 32 micro categories, and general
+requests. Its splits are fixed, so that two runs, and two versions of a recipe, hold out the same templates.
+
+The extended set: many more look-alikes, harmful twins of a part of them (the same frame with a harmful
+meaning), and general requests. It is for training; what is evaluated is left out of it by template.
 """
 
 from __future__ import annotations
@@ -39,14 +42,34 @@ def load_starter(kind: StarterKind, split: Split | None = None) -> list[Prompt]:
     return [p for p in _starter() if p.kind == wanted and split in (None, p.split)]
 
 
+def load_extended(kind: StarterKind) -> list[Prompt]:
+    """The extended set's prompts of a kind.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    if kind not in _PROMPT_KINDS:
+        raise InputError(f"extended set {kind!r}: unknown; one of {', '.join(_PROMPT_KINDS)}")
+    return [p for p in _extended() if p.kind == _PROMPT_KINDS[kind]]
+
+
 @cache
 def _starter() -> tuple[Prompt, ...]:
     """Everything, dealt in one go, so that no held-out look-alike has a template of harmful training."""
+    parts = split_by_template(_read("starter"), FRACTIONS, _SEED)
+    return tuple(prompt for part in parts.values() for prompt in part)
+
+
+@cache
+def _extended() -> tuple[Prompt, ...]:
+    return tuple(_read("extended"))
+
+
+def _read(folder: str) -> list[Prompt]:
     prompts: list[Prompt] = []
-    for entry in sorted(files("safepref.data").joinpath("starter").iterdir(), key=lambda e: e.name):
+    for entry in sorted(files("safepref.data").joinpath(folder).iterdir(), key=lambda e: e.name):
         kind = _PROMPT_KINDS.get(entry.name.split(".")[0])
         if kind is not None and entry.name.endswith(".jsonl"):
             with as_file(entry) as path:
                 prompts += read_prompts(path, kind)
-    parts = split_by_template(prompts, FRACTIONS, _SEED)
-    return tuple(prompt for part in parts.values() for prompt in part)
+    return prompts

@@ -18,7 +18,7 @@ from safepref.judges.registry import check_name, fitted_file
 from safepref.judges.toxicity_models import check_toxicity
 from safepref.pipeline.prompts import ARITHMETIC
 from safepref.progress import console
-from safepref.recipe import STARTER, Recipe, as_names
+from safepref.recipe import SHIPPED, Recipe, as_names
 from safepref.store import sha256_file
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ def _sources(recipe: Recipe) -> list[tuple[str, str]]:
         ("evaluation.benign", asked.benign),
         ("evaluation.toxicity", asked.toxicity),
     ]
-    return [(key, name) for key, value in named if value for name in as_names(value) if name != STARTER]
+    return [(key, name) for key, value in named if value for name in as_names(value) if name not in SHIPPED]
 
 
 def _check(key: str, check: Callable[[T], object], name: T) -> None:

@@ -17,10 +17,10 @@ from safepref.data.records import Pair, Prompt, PromptKind, Split
 from safepref.data.rows import RowError
 from safepref.data.sources import Loaded, load_pairs, load_prompts, source_file
 from safepref.data.splits import balanced_sample, split_by_template, without_questions, without_templates_of
-from safepref.data.starter import StarterKind, load_starter
+from safepref.data.starter import StarterKind, load_extended, load_starter
 from safepref.errors import InputError
 from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, named_task
-from safepref.recipe import STARTER, EvaluationSection, Names, Recipe, as_names
+from safepref.recipe import EXTENDED, SHIPPED, STARTER, EvaluationSection, Names, Recipe, as_names
 
 Record = TypeVar("Record", Prompt, Pair)
 
@@ -130,7 +130,7 @@ def _not_evaluated(
 def _harmful(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     """Harmful prompts for the three sides; one file named for both uses is dealt out by template."""
     evaluation, names = recipe.evaluation.prompts, as_names(recipe.data.prompts)
-    shared = [n for n in names if evaluation is not None and n != STARTER and _same(evaluation, n)]
+    shared = [n for n in names if n not in SHIPPED and evaluation and _same(evaluation, n)]
     others = tuple(name for name in names if name not in shared)
     sides = _sides("harmful", "harmful", others, recipe.seed, notes, evaluated=evaluation is None)
     if evaluation is None:
@@ -169,7 +169,13 @@ def _sides(
     if evaluated:
         sides["report"] = load_starter(kind, "report")
     if own:
-        prompts = [prompt for name in own for prompt in read_named(name, wanted, notes, train=True)]
+        prompts = [
+            prompt
+            for name in own
+            for prompt in (
+                load_extended(kind) if name == EXTENDED else read_named(name, wanted, notes, train=True)
+            )
+        ]
         for side, dealt in split_by_template(prompts, TRAINED, seed).items():
             sides[side] = [*sides[side], *dealt]
     return sides
