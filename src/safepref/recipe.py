@@ -73,6 +73,11 @@ class DataSection(Section):
     """Sampling temperature of the unsafe answers (the kept good answers are greedy)."""
     tries: Positive = 2
     """Answers sampled for a harmful prompt until the judge finds one unsafe."""
+    flipped: Share = 0.0
+    """Label noise: this share of the pairs of each kind gets chosen and rejected exchanged."""
+    vet: Literal["drop", "flip"] | None = None
+    """What is done with pairs that the vetting judge (`judges.vet`) finds the wrong way round; null asks no
+    judge."""
 
 
 class TrainingSection(Section):
@@ -121,6 +126,8 @@ class JudgeSection(Section):
 
     select: str = "select"
     report: str = "report"
+    vet: str | None = None
+    """Looks over the pairs where `data.vet` asks for it; null takes the select judge."""
     calibration: str | None = None
     """File of `safepref judge calibrate` for the report judge, by which rates are corrected; null takes what
     stands on the judge's card."""

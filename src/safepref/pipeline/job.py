@@ -29,6 +29,7 @@ from safepref.pipeline.inputs import check_names, input_hashes, remove_half_writ
 from safepref.pipeline.judging import Bench
 from safepref.pipeline.logs import log_point
 from safepref.pipeline.manifest import Manifest
+from safepref.pipeline.pair_controls import controlled
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
@@ -228,9 +229,12 @@ class Job:
             built.pairs += self.prompts.pairs
             if not built.pairs:
                 raise InputError("no pairs to train on; raise data.harmful or give data.pairs")
-            write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in built.pairs))
+            pairs, counts = controlled(self.recipe, built.pairs, self.prompts, self.judges, folder)
+            if counts:
+                self.manifest.put("pairs", **counts)
+            write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in pairs))
             write_jsonl(folder / "examples.jsonl", (example.to_json() for example in built.examples))
-            write_json(folder / "counts.json", dict(built.counts) | {"dropped": self.prompts.dropped})
+            write_json(folder / "counts.json", {**built.counts, "dropped": self.prompts.dropped, **counts})
 
     @cached_property
     def pairs(self) -> list[Pair]:
