@@ -75,6 +75,9 @@ class DataSection(Section):
     """Answers sampled for a harmful prompt until the judge finds one unsafe."""
     flipped: Share = 0.0
     """Label noise: this share of the pairs of each kind gets chosen and rejected exchanged."""
+    ches: Share = 0.0
+    """Share of the pairs of each kind that is left out: those whose answers are most alike to the model, so
+    that they displace likelihood (CHES, arXiv 2410.08847)."""
     vet: Literal["drop", "flip"] | None = None
     """What is done with pairs that the vetting judge (`judges.vet`) finds the wrong way round; null asks no
     judge."""

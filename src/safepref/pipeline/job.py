@@ -229,7 +229,7 @@ class Job:
             built.pairs += self.prompts.pairs
             if not built.pairs:
                 raise InputError("no pairs to train on; raise data.harmful or give data.pairs")
-            pairs, counts = controlled(self.recipe, built.pairs, self.prompts, self.judges, folder)
+            pairs, counts = controlled(self, built.pairs)
             if counts:
                 self.manifest.put("pairs", **counts)
             write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in pairs))
