@@ -5,7 +5,6 @@ Like every choice it reads the choose split alone; the report split stays unseen
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from safepref.generation.local import LocalEngine
 from safepref.hardware import release_memory
 from safepref.methods import Method
 from safepref.pipeline.prompts import Suite, apart_by_attack
+from safepref.progress import Stage
 from safepref.recipe import StoppingSection
 from safepref.store import sha256_json
 from safepref.tradeoff.choose import Point
@@ -28,7 +28,7 @@ DRAWS = 100
 """Bootstrap draws: the intervals are not read."""
 
 
-def judged_of(job: Job, method: Method, progress: Callable[[str, int, int], None]) -> Judged | None:
+def judged_of(job: Job, method: Method, progress: Stage) -> Judged | None:
     """Who scores a method's weights in training, and how; None where the recipe asks for no stopping."""
     section, limits = job.recipe.training.stopping, job.recipe.report
     if section is None:

@@ -106,11 +106,11 @@ class JudgedStopping:
         step, last = trainer.state.global_step, trainer.state.global_step == trainer.state.max_steps
         if step % self.judged.every and not last:
             return {}
-        point = None
+        mine = None
         if trainer.is_world_process_zero():
             with evaluating(trainer.engine.model):
-                point = self.judged.score(trainer.model, step)
-        point = gather_object([point])[0]
+                mine = self.judged.score(trainer.model, step)
+        point: JudgedPoint = gather_object([mine])[0]
         self.points.append(point)
         best = best_of(self.points, floor=self.judged.floor, ceiling=self.judged.ceiling)
         if best == len(self.points) - 1:
