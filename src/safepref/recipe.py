@@ -112,6 +112,45 @@ class DataSection(Section):
     """Sampling temperature of the unsafe answers (the kept good answers are greedy)."""
     tries: Positive = 2
     """Answers sampled for a harmful prompt until the judge finds one unsafe."""
+    flipped: Share = 0.0
+    """Label noise: this share of the pairs of each kind gets chosen and rejected exchanged."""
+    ches: Share = 0.0
+    """Share of the pairs of each kind that is left out: those whose answers are most alike to the model, so
+    that they displace likelihood (CHES, arXiv 2410.08847)."""
+    vet: Literal["drop", "flip"] | None = None
+    """What is done with pairs that the vetting judge (`judges.vet`) finds the wrong way round; null asks no
+    judge."""
+
+
+class DisplacementSection(Section):
+    """What is done when chosen answers lose likelihood while the margin grows (arXiv 2410.08847)."""
+
+    action: Literal["warn", "stop", "lower"] = "warn"
+    """Say so; or stop with the last weights before the fall; or lower the rate until the fall ends."""
+    fall: Annotated[float, Field(gt=0)] = 2.0
+    """Nats that the chosen answers of a kind of pairs lose on average before it counts as a fall."""
+    probe: Count = 0
+    """Pairs kept out of training to look at instead of the training pairs."""
+    every: Positive = 10
+    """Optimizer steps from one look at the probe to the next; `stop` keeps good weights as often."""
+    lower_to: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """What `lower` multiplies the rate by, at most once in `every` steps (5 without a probe)."""
+
+
+class StoppingSection(Section):
+    """Judged early stopping, on the choose split; never by margin."""
+
+    every: Positive = 20
+    """Optimizer steps from one evaluation of the present weights to the next."""
+    patience: Positive = 3
+    """Training stops after so many evaluations without a better one."""
+    prompts: Positive = 24
+    """Plain and attacked requests, look-alikes and arithmetic questions: so many of each."""
+    answer_tokens: Positive = 32
+    floor: Share | None = None
+    """Least safety of weights that are kept for their ability; null takes report.safety_floor."""
+    ceiling: Share | None = None
+    """Most over-refusal; null takes report.over_refusal_ceiling."""
 
 
 class TrainingSection(Section):
@@ -153,6 +192,9 @@ class TrainingSection(Section):
     max_length: Annotated[int, Field(ge=16)] = 1024
     """Longest prompt plus answer in tokens, half for each; prompts lose their start, answers their end."""
     save_steps: Positive = 20
+    displacement: DisplacementSection = DisplacementSection()
+    stopping: StoppingSection | None = None
+    """Null trains all steps and ends with the last weights."""
 
 
 class JudgeSection(Section):
@@ -160,6 +202,8 @@ class JudgeSection(Section):
 
     select: str = "select"
     report: str = "report"
+    vet: str | None = None
+    """Looks over the pairs where `data.vet` asks for it; null takes the select judge."""
     calibration: str | None = None
     """File of `safepref judge calibrate` for the report judge, by which rates are corrected; null takes what
     stands on the judge's card."""

@@ -64,6 +64,7 @@ def judged_texts(section: JudgeSection, asked: Sequence[Asked]) -> tuple[list[Le
     """
     equal = {request_digest(item.text): item.text for item in asked}
     names = [section.select, section.report, f"refusal:{section.refusal}" if section.refusal else "refusal"]
+    names += [section.vet] if section.vet is not None else []
     uses = [(part, f"judge {part}") for name in names for part in parts(name)]
     if section.calibration is not None:
         uses.append((f"calibration:{section.calibration}", f"calibration {section.calibration}"))

@@ -49,6 +49,7 @@ def forecast(
     pair_tokens = PROMPT_TOKENS + 1.6 * data.answer_tokens
     example_tokens = (PROMPT_TOKENS + data.answer_tokens) * data.general
     epoch = STEP_COST * (pairs * pair_tokens + example_tokens) / forward
+    epoch += _judged(recipe, pairs) / decode
     reference = pairs * pair_tokens / one_forward
     trained = answers * data.answer_tokens / one_decode + reference + methods * training.epochs * epoch
     if not evaluate:
@@ -79,6 +80,16 @@ def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float
             tokens += len(task.rows) * room
     scored = sum(_scored_tokens(task) for task in suite.capability)
     return tokens / decode + scored / forward
+
+
+def _judged(recipe: Recipe, pairs: int) -> float:
+    """Tokens decoded an epoch by judged stopping, if no evaluation ends training."""
+    section, training = recipe.training.stopping, recipe.training
+    if section is None:
+        return 0.0
+    steps = pairs / (training.batch_size * training.accumulation)
+    answers = 3 * section.prompts * section.answer_tokens + section.prompts * ARITHMETIC_TOKENS
+    return steps / section.every * answers
 
 
 def _scored_tokens(task: CapabilityTask) -> float:

@@ -18,7 +18,7 @@ from safepref.judges.registry import check_name, fitted_file
 from safepref.judges.toxicity_models import check_toxicity
 from safepref.pipeline.prompts import ARITHMETIC
 from safepref.progress import console
-from safepref.recipe import SHIPPED, Recipe, as_names
+from safepref.recipe import SHIPPED, JudgeSection, Recipe, as_names
 from safepref.store import sha256_file
 
 T = TypeVar("T")
@@ -42,6 +42,8 @@ def check_names(recipe: Recipe) -> None:
         _check("evaluation.capability", _check_task, name)
     _check("judges.select", check_name, judges.select)
     _check("judges.report", check_name, judges.report)
+    if judges.vet is not None:
+        _check("judges.vet", check_name, judges.vet)
     if judges.calibration is not None:
         _check("judges.calibration", read_calibration, judges.calibration)
     _check("judges.toxicity", check_toxicity, judges.toxicity)
@@ -55,7 +57,7 @@ def input_hashes(recipe: Recipe) -> dict[str, str]:
     given = [*(name for _, name in _sources(recipe)), *(recipe.evaluation.capability or ())]
     judges = recipe.judges
     # What a judge of this name was fitted with is a file of its own.
-    given += [name.partition(":")[2] for name in (judges.select, judges.report) if fitted_file(name)]
+    given += [name.partition(":")[2] for name in _judges(judges) if fitted_file(name)]
     given += [judges.refusal] if judges.refusal else []
     given += [judges.calibration] if judges.calibration else []
     return {name: sha256_file(file) for name in given if (file := local_file(name))}
@@ -88,6 +90,10 @@ def remove_half_written(out: Path) -> None:
             shutil.rmtree(part)
         else:
             part.unlink(missing_ok=True)  # one inside a folder that is gone already
+
+
+def _judges(section: JudgeSection) -> list[str]:
+    return [name for name in (section.select, section.report, section.vet) if name is not None]
 
 
 def _sources(recipe: Recipe) -> list[tuple[str, str]]:

@@ -30,15 +30,17 @@ from safepref.pipeline.inputs import check_names, input_hashes, remove_half_writ
 from safepref.pipeline.judging import Bench
 from safepref.pipeline.logs import log_point
 from safepref.pipeline.manifest import Manifest
+from safepref.pipeline.pair_controls import controlled
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
+from safepref.pipeline.stopping import judged_of, training_notes
 from safepref.pipeline.tasks import Task, tasks_of
 from safepref.progress import console, counted, duration, progress_by_stage, track
 from safepref.recipe import Recipe
 from safepref.report import write_report
 from safepref.store import cache_dir, read_json, read_jsonl, write_json, write_jsonl, write_text
-from safepref.training import TrainingSettings, make_plan, train_method
+from safepref.training import TrainingSettings, hold_out, make_plan, train_method
 
 EMBEDDED_ASSETS = (
     "minilm/model.safetensors",
@@ -234,9 +236,12 @@ class Job:
             built.pairs += [replace(pair, weight=pair.weight * weight) for pair in self.prompts.pairs]
             if not built.pairs:
                 raise InputError("no pairs to train on; raise data.harmful or give data.pairs")
-            write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in built.pairs))
+            pairs, counts = controlled(self, built.pairs)
+            if counts:
+                self.manifest.put("pairs", **counts)
+            write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in pairs))
             write_jsonl(folder / "examples.jsonl", (example.to_json() for example in built.examples))
-            write_json(folder / "counts.json", dict(built.counts) | {"dropped": self.prompts.dropped})
+            write_json(folder / "counts.json", {**built.counts, "dropped": self.prompts.dropped, **counts})
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -292,6 +297,7 @@ class Job:
             pairs, examples = training_rows(
                 self.loaded.tokenizer, self.pairs, self.examples, self.limits, self.recipe.model.system
             )
+            pairs, probe = hold_out(pairs, settings.displacement.probe, settings.seed)
             plan = make_plan(len(pairs), len(examples), method, settings)
             # The reference runs through the trained graph, adapters off; the store serves all methods.
             with progress_by_stage() as show:
@@ -306,12 +312,11 @@ class Job:
                     counted(show, method.name, plan.steps),
                     fingerprint=self.fingerprint,
                     on_reference=counted(show, "reference", len(pairs)),
+                    probe=probe,
+                    judged=judged_of(self, method, show),
                 )
-            console().print(f"  {result.summary['backend']}")
-            if result.summary["weights_ignored"]:
-                console().print(
-                    f"  {method.title} sorts its batch, so that its loss takes no weights of pairs"
-                )
+            for line in training_notes(method, result.summary):
+                console().print(f"  {line}")
             write_json(self._scores(f"train-{method.name}"), result.summary)
 
     def tasks(self, *, evaluate: bool = True) -> list[Task]:

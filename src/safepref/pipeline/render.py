@@ -34,16 +34,9 @@ def training_rows(
     render, count = renderer(tokenizer, system), Truncation(rows=len(pairs))
     rows: list[TrainingPair] = []
     for pair in pairs:
-        sides = [
-            _ids(render, pair.messages, text, bool(pair.meta.get(f"{side}_truncated")))
-            for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected))
-        ]
-        prompt = fit_prompt(sides[0][0], limits, count)
-        completions = tuple(tuple(fit_completion(ids, limits, count)) for _, ids in sides)
-        if completions[0] == completions[1]:
-            count.refused += 1  # the length limit cut away where they differ
-        elif prompt is not None:
-            rows.append(TrainingPair(TokenRow(tuple(prompt), completions), pair.kind, pair.weight))
+        row = pair_row(render, pair, limits, count)
+        if row is not None:
+            rows.append(TrainingPair(row, pair.kind, pair.weight))
     kept: list[TrainingExample] = []
     for example in examples:
         prompt_ids, ids = _ids(render, example.messages, example.completion, example.truncated)
@@ -56,6 +49,20 @@ def training_rows(
     if count.prompts_cut or count.refused or count.completions_cut:
         console().print(f"  lengths: {count}")
     return rows, kept
+
+
+def pair_row(render: Renderer, pair: Pair, limits: Limits, count: Truncation) -> TokenRow | None:
+    """A pair as token ids; None where the length limits leave no difference or no prompt. `count` is told."""
+    sides = [
+        _ids(render, pair.messages, text, bool(pair.meta.get(f"{side}_truncated")))
+        for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected))
+    ]
+    prompt = fit_prompt(sides[0][0], limits, count)
+    completions = tuple(tuple(fit_completion(ids, limits, count)) for _, ids in sides)
+    if completions[0] == completions[1]:
+        count.refused += 1  # the length limit cut away where they differ
+        return None
+    return None if prompt is None else TokenRow(tuple(prompt), completions)
 
 
 def _ids(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from safepref.training.plan import Plan, make_plan
+    from safepref.training.probe import hold_out
     from safepref.training.rows import TrainingExample, TrainingPair
     from safepref.training.run import TrainResult, train_method
     from safepref.training.settings import TrainingSettings
@@ -21,6 +22,7 @@ _HOMES = {
     "TrainingExample": "rows",
     "TrainingPair": "rows",
     "TrainingSettings": "settings",
+    "hold_out": "probe",
     "make_plan": "plan",
     "pair_rows": "trainer",
     "train_method": "run",
@@ -32,6 +34,7 @@ __all__ = [
     "TrainingExample",
     "TrainingPair",
     "TrainingSettings",
+    "hold_out",
     "make_plan",
     "pair_rows",
     "train_method",

@@ -40,10 +40,9 @@ class Trend:
         self.rejected = past * self.rejected + (1 - past) * rejected
         self.steps += 1
 
-    @property
-    def displaced(self) -> bool:
-        """The chosen answers fall while the margin grows."""
-        return self.steps >= PATIENCE and self.chosen < -FALL and self.chosen - self.rejected > FALL
+    def displaced(self, fall: float = FALL) -> bool:
+        """The chosen answers fall by more than `fall` nats while the margin grows by more."""
+        return self.steps >= PATIENCE and self.chosen < -fall and self.chosen - self.rejected > fall
 
 
 @dataclass(slots=True)
@@ -51,6 +50,7 @@ class Monitor:
     """Collects what the micro-batches of a step say, and turns it into one log row a step."""
 
     method: str
+    fall: float = FALL
     trends: dict[str, Trend] = field(default_factory=dict)
     warnings: list[dict[str, Any]] = field(default_factory=list)
     _pairs: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
@@ -78,23 +78,26 @@ class Monitor:
             kinds[kind] = {"n": len(values), "chosen": chosen, "rejected": rejected}
             trend = self.trends.setdefault(kind, Trend())
             trend.update(chosen, rejected)
-            if trend.displaced and all(warning["kind"] != kind for warning in self.warnings):
-                self._warn(kind, step, trend)
+            if trend.displaced(self.fall):
+                self.warn(kind, step, trend.chosen, trend.rejected)
         parts = {name: sum(values) / len(values) for name, values in sorted(self._parts.items())}
         self._pairs.clear()
         self._parts.clear()
         return {**parts, "kinds": kinds}
 
-    def _warn(self, kind: str, step: int, trend: Trend) -> None:
-        self.warnings.append({"kind": kind, "step": step, "chosen": trend.chosen, "rejected": trend.rejected})
+    def warn(self, kind: str, step: int, chosen: float, rejected: float) -> None:
+        """Report a fall, once for each kind."""
+        if any(warning["kind"] == kind for warning in self.warnings):
+            return
+        self.warnings.append({"kind": kind, "step": step, "chosen": chosen, "rejected": rejected})
         log.warning(
             "%s, step %d: the chosen answers of %s pairs have lost %.1f nats while the margin grew to %.1f: "
             "likelihood moves to neither answer; raise the weight of the chosen NLL, or lower the rate",
             self.method,
             step,
             kind,
-            -trend.chosen,
-            trend.chosen - trend.rejected,
+            -chosen,
+            chosen - rejected,
         )
 
     def state(self) -> dict[str, Any]:

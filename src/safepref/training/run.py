@@ -28,9 +28,12 @@ from safepref.logprobs.store import ReferenceStore, model_fingerprint, reference
 from safepref.methods import Method
 from safepref.models import LoadedModel
 from safepref.store import iter_jsonl, read_json, sha256_json, write_json, write_jsonl
+from safepref.training.displacement import DisplacementControl
 from safepref.training.plan import Plan, make_plan
+from safepref.training.probe import Probe, refusal_openings
 from safepref.training.rows import TrainingExample, TrainingPair
 from safepref.training.settings import TrainingSettings
+from safepref.training.stopping import Judged, JudgedStopping
 from safepref.training.trainer import STATE_FILE, PreferenceTrainer, pair_rows, save_weights
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,8 @@ def train_method(
     *,
     fingerprint: str | None = None,
     on_reference: Callable[[int], None] | None = None,
+    probe: Sequence[TrainingPair] = (),
+    judged: Judged | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainResult:
     """Train `loaded` by `method`; a call with the same arguments continues a killed one, to equal weights.
@@ -83,7 +88,9 @@ def train_method(
             `make_plan(...).steps`.
         fingerprint: the model's, if known (`model_fingerprint`).
         on_reference: called with the number of rows whose reference log-probs are newly at hand.
-        callbacks: more of transformers' callbacks, for example to stop early.
+        probe: pairs held out of `pairs` (`hold_out`), for the displacement control.
+        judged: scores the weights on the way, for early stopping and selection.
+        callbacks: more of transformers' callbacks.
 
     Raises:
         InputError: unusable settings or rows, or a loss that is not finite.
@@ -92,9 +99,9 @@ def train_method(
     plan = make_plan(len(pairs), len(examples), method, settings)
     place = _Place.of(out_dir, method, settings)
     identity = fingerprint or model_fingerprint(loaded)
-    stamp = sha256_json(
-        [identity, method.name, asdict(settings), [asdict(p) for p in pairs], [asdict(e) for e in examples]]
-    )
+    trained_on = [[asdict(p) for p in pairs], [asdict(p) for p in probe], [asdict(e) for e in examples]]
+    selected = judged.identity() if judged is not None else None
+    stamp = sha256_json([identity, method.name, asdict(settings), *trained_on, selected])
     advance = progress or (lambda _: None)
     done = place.finished(stamp)
     if done is not None:
@@ -122,18 +129,32 @@ def train_method(
             on_step=lambda: advance(1),
             callbacks=callbacks,
         )
+        looked_at = Probe(probe, refusal_openings(pairs)) if probe else None
+        trainer.controls.append(
+            DisplacementControl(settings.displacement, trainer.monitor, looked_at, place.checkpoints)
+        )
+        if judged is not None:
+            trainer.controls.append(JudgedStopping(judged, place.checkpoints, method.name))
         everyone, first = trainer.accelerator.wait_for_everyone, trainer.is_world_process_zero()
         if first:
             place.begin(checkpoint, stamp)
         everyone()
         if checkpoint is not None:
             trainer.restore(checkpoint)
+            trainer.state.global_step = _step_of(checkpoint)
             advance(_step_of(checkpoint))
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        else:
+            for control in trainer.controls:
+                control.begin(trainer)
+        if not trainer.stopped:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if trainer.stopped:
+            advance(plan.steps - trainer.state.global_step)
         summary = _summary(trainer, place.log)
         everyone()
         if first:
-            place.finish(policy, loaded, summary, stamp)
+            kept = next((control.kept for control in reversed(trainer.controls) if control.kept), None)
+            place.finish(policy, loaded, summary, stamp, kept)
         everyone()
     return TrainResult(place.result, place.log, summary, time.monotonic() - started)
 
@@ -257,6 +278,7 @@ def _summary(trainer: PreferenceTrainer, log_file: Path) -> dict[str, Any]:
         "warnings": trainer.monitor.warnings,
         "weights_ignored": weighted and not method.keeps_pairs,
         "backend": trainer.engine.line,
+        **{key: value for control in trainer.controls for key, value in control.summary().items()},
     }
 
 
@@ -314,6 +336,8 @@ class _Place:
 
     def begin(self, checkpoint: Path | None, stamp: str) -> None:
         """Take the log back to the checkpoint; the steps after it come again."""
+        if checkpoint is None:  # what a killed run has kept comes again
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_json(self.stamp, stamp)
         kept: list[dict[str, Any]] = []
@@ -327,14 +351,19 @@ class _Place:
                 log.info("%s: the last line is cut off; going on from the checkpoint", self.log)
         write_jsonl(self.log, kept)
 
-    def finish(self, policy: Any, loaded: LoadedModel, summary: dict[str, Any], stamp: str) -> None:
-        """Put the trained weights in place whole, then the summary, then remove the checkpoints."""
+    def finish(
+        self, policy: Any, loaded: LoadedModel, summary: dict[str, Any], stamp: str, kept: Path | None
+    ) -> None:
+        """Put the trained weights, or those kept, in place whole, then the summary, then remove the rest."""
         fresh = self.result.with_name(f".{self.result.name}.part")
         shutil.rmtree(fresh, ignore_errors=True)
         if not isinstance(policy, PeftModel):
             # It stays in float32: rounded to half precision, most weights would fall back to the base's.
             loaded.tokenizer.save_pretrained(fresh)
-        save_weights(policy, fresh)
+        if kept is None:
+            save_weights(policy, fresh)
+        else:
+            shutil.copytree(kept, fresh, dirs_exist_ok=True)
         shutil.rmtree(self.result, ignore_errors=True)
         fresh.rename(self.result)
         write_json(self.summary, {"stamp": stamp, "summary": summary})

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from safepref.errors import InputError
 from safepref.methods import METHODS, Method
 from safepref.recipe import TrainingSection
+from safepref.training.monitor import FALL
 
 MEASURED_WIDTH = 576
 """Hidden size of the embedded model, on which the adapter rates of the methods table were measured."""
@@ -21,6 +22,31 @@ PER_METHOD = ("epochs", "learning_rate", "beta", "weight", "chosen_nll", "harmle
 Schedule = Literal["linear", "cosine", "constant"]
 AnchorKind = Literal["nll", "kl"]
 NllSpan = Literal["completion", "sequence"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Displacement:
+    """What is done about falling chosen answers; the recipe's `training.displacement`.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    action: Literal["warn", "stop", "lower"] = "warn"
+    fall: float = FALL
+    """Nats."""
+    probe: int = 0
+    """Pairs held out; 0 looks at the training pairs."""
+    every: int = 10
+    """Optimizer steps from look to look at the probe, and between good weights kept."""
+    lower_to: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check("displacement.fall", self.fall, math.isfinite(self.fall) and self.fall > 0, "a number above 0")
+        _check("displacement.probe", self.probe, self.probe >= 0, "a whole number from 0 up")
+        _check("displacement.every", self.every, self.every >= 1, "a whole number from 1 up")
+        good = 0 < self.lower_to < 1
+        _check("displacement.lower_to", self.lower_to, good, "a number between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +92,7 @@ class TrainingSettings:
     max_grad_norm: float = 1.0
     save_steps: int = 20
     """Optimizer steps between checkpoints."""
+    displacement: Displacement = field(default_factory=Displacement)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -128,6 +155,7 @@ class TrainingSettings:
             anchor_ratio=section.anchor_ratio,
             max_grad_norm=section.max_grad_norm,
             save_steps=section.save_steps,
+            displacement=Displacement(**section.displacement.model_dump()),
             seed=seed,
         )
 

@@ -29,6 +29,7 @@ from safepref.logprobs import TokenRow
 from safepref.logprobs.engine import CompletionLogps, LogprobEngine
 from safepref.methods import Logps, LossOutput, Method
 from safepref.store import read_json, write_json
+from safepref.training.control import StepControl
 from safepref.training.monitor import Monitor
 from safepref.training.plan import CHOSEN, REJECTED, MicroBatch, Plan
 from safepref.training.rows import TrainingExample, TrainingPair
@@ -123,13 +124,14 @@ class PreferenceTrainer(Trainer):
         on_step: Callable[[], None],
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
+        self.controls: list[StepControl] = []
         self.engine, self.method, self.settings, self.plan = engine, method, settings, plan
         self.pairs, self.rows, self.examples = pairs, rows, examples
         self.reference = reference
         self.log_file = log_file
         self.beta, self.params = method.resolve(settings.beta, settings.params)
         self.weight = method.weight if settings.weight is None else settings.weight
-        self.monitor = Monitor(method.name)
+        self.monitor = Monitor(method.name, settings.displacement.fall)
         self.shift = RunningMean()
         self._seen = 0
         super().__init__(
@@ -275,6 +277,8 @@ class PreferenceTrainer(Trainer):
                 "mean_reward": self.shift.value,
                 **self.monitor.finish_step(self.state.global_step),
             }
+            for control in self.controls:
+                row |= control.after_step(self)
             if self.is_world_process_zero():
                 with self.log_file.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row, sort_keys=True) + "\n")
@@ -300,12 +304,15 @@ class PreferenceTrainer(Trainer):
             "monitor": self.monitor.state(),
             "shift": [self.shift.total, self.shift.count],
             "seen": self._seen,
+            "controls": {control.name: control.state() for control in self.controls},
         }
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         write_json(folder / STATE_FILE, state)
         for other in folder.parent.glob("checkpoint-*"):
             if other != folder:
                 shutil.rmtree(other)
+        for control in self.controls:
+            control.prune()
 
     def restore(self, checkpoint: Path) -> None:
         """Take back what a checkpoint keeps beside the weights, the optimizer and the schedule."""
@@ -313,6 +320,21 @@ class PreferenceTrainer(Trainer):
         self.monitor.restore(state["monitor"])
         self.shift.total, self.shift.count = state["shift"]
         self._seen = state["seen"]
+        for control in self.controls:
+            control.restore(state["controls"][control.name])
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a control has ended training before its last planned step."""
+        return any(control.stopped is not None for control in self.controls)
+
+    def scale_rate(self, factor: float) -> None:
+        """Multiply the rate of all steps to come; the schedule's shape stays, and checkpoints have it."""
+        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
+        schedule._last_lr = [rate * factor for rate in schedule.get_last_lr()]  # what the log shows
+        for group in cast(Any, self.optimizer).param_groups:
+            group["lr"] *= factor
 
 
 class _StepEnd(TrainerCallback):
