@@ -13,6 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "safepref"
 
 ORDER = [
     "errors",
+    "strength",
     "statistics",
     "store",
     "progress",

@@ -21,6 +21,7 @@ from safepref.hardware import out_of_memory, tune_process
 from safepref.progress import console
 from safepref.recipe import EvaluationSection, GenerationSection, JudgeSection, ModelSection, Recipe
 from safepref.store import sha256_json
+from safepref.strength import parse_strength
 
 app = typer.Typer(
     name="safepref",
@@ -131,7 +132,7 @@ def evaluate(
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter.")] = None,
     strength: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Scale of the adapter; 1 when left out.")
+        str | None, typer.Option(help="Scale of the adapter, 0.8, or 1/0.6/1 by groups of layers.")
     ] = None,
     prompts: Annotated[str | None, typer.Option(help="Harmful prompts: FILE, SET or SET:FILE.")] = None,
     benign: Annotated[str | None, typer.Option(help="Harmless look-alikes, likewise.")] = None,
@@ -168,14 +169,14 @@ def evaluate(
     """Score models or adapters on prompts of your own, plain and under every attack."""
     if strength is not None and adapter is None:
         raise InputError(
-            f"--strength {strength:g} scales what was trained; name it with --adapter RUN/adapters/METHOD"
+            f"--strength {strength} scales what was trained; name it with --adapter RUN/adapters/METHOD"
         )
     from safepref.pipeline.evaluate import EvaluationRequest, evaluate_models
 
     request = EvaluationRequest(
         models=tuple(model or [ModelSection().id]),
         adapter=adapter,
-        strength=1.0 if strength is None else strength,
+        strength=1.0 if strength is None else parse_strength(strength, "--strength"),
         prompts=prompts,
         benign=benign,
         toxicity=toxicity,
@@ -220,11 +221,20 @@ def compare(
 
 
 @app.command()
-def report(run_folder: Annotated[Path, typer.Argument(help="A finished run.")]) -> None:
-    """Write report.html of a run folder anew."""
-    from safepref.report import write_report
+def report(
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs.")],
+    table: Annotated[
+        str | None, typer.Option(help="Print a Markdown table instead: methods, strengths or front.")
+    ] = None,
+) -> None:
+    """Write report.html of run folders anew, or print a table over them."""
+    from safepref.report import document_tables, write_report
 
-    typer.echo(write_report(run_folder))
+    if table is not None:
+        typer.echo(document_tables(run_folders, table), nl=False)
+        return
+    for folder in run_folders:
+        typer.echo(write_report(folder))
 
 
 @app.command()

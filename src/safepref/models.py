@@ -1,4 +1,4 @@
-"""A causal language model and its tokenizer, from a hub id, a folder or the embedded asset; LoRA strengths.
+"""A causal language model and its tokenizer, from a hub id, a folder or the embedded asset; strengths.
 
 Only safetensors are read and no remote code is run. The embedded default comes as GGUF and is converted once
 to a safetensors folder in the cache, because a model loaded from GGUF refuses to be saved.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,14 @@ from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import Linear, LoraLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from safepref import assets
 from safepref.errors import InputError
 from safepref.hardware import choose_device, choose_dtype, memory_bytes, out_of_memory
 from safepref.store import cache_dir, read_json
+from safepref.strength import Strength, group_of_layer, levels_of, strength_text
 
 EMBEDDED = "smollm2-135m-instruct"
 """The model id of the embedded default (SmolLM2-135M-Instruct, Apache-2.0)."""
@@ -194,14 +196,19 @@ def detach_adapter(loaded: LoadedModel) -> None:
 
 
 @contextmanager
-def strength(model: Any, value: float) -> Iterator[None]:
-    """Scale every LoRA layer of the active adapter by `value`: 0 is the base model, 1 the trained one."""
+def strength(model: Any, value: Strength) -> Iterator[None]:
+    """Scale every LoRA layer of the active adapter: 0 is the base model, 1 the trained one.
+
+    Raises:
+        InputError: a strength by groups of layers for a model whose layers are fewer or cannot be found.
+    """
+    level = levels_by_name(model, value)
     touched: list[tuple[LoraLayer, str, float]] = []
-    for module in model.modules():
+    for path, module in model.named_modules():
         if isinstance(module, LoraLayer):
             for name, scaling in module.scaling.items():
                 touched.append((module, name, scaling))
-                module.scaling[name] = scaling * value
+                module.scaling[name] = scaling * level(path)
     try:
         yield
     finally:
@@ -209,18 +216,60 @@ def strength(model: Any, value: float) -> Iterator[None]:
             layer.scaling[name] = scaling
 
 
+def levels_by_name(model: Any, value: Strength) -> Callable[[str], float]:
+    """The level of a strength for what bears a name, a module's or a parameter's.
+
+    Decoder layers have their group's. Of what lies outside of them, embeddings have the first group's and the
+    rest (the last norm, the head) the last one's; a head that shares the embedding's weight goes with that.
+
+    Raises:
+        InputError: fewer layers than groups, or no list of as many layers as the configuration says.
+    """
+    levels = levels_of(value)
+    if len(levels) == 1:
+        return lambda name: levels[0]
+    config = model.config.get_text_config()
+    layers = int(config.num_hidden_layers)
+    stack = next(
+        (
+            f"{name}."
+            for name, m in model.named_modules()
+            if isinstance(m, nn.ModuleList) and len(m) == layers
+        ),
+        None,
+    )
+    if stack is None or layers < len(levels):
+        found = "its decoder layers were not found" if stack is None else f"it has {layers} layers"
+        raise InputError(f"strength {strength_text(value)} has {len(levels)} groups of layers, but {found}")
+    head = {id(p) for p in (getattr(model.get_output_embeddings(), "weight", None),) if p is not None}
+    early = {
+        name.removesuffix(".base_layer")  # of an embedding that bears an adapter
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding)
+        or ("emb" in name and not head & set(map(id, module.parameters())))
+    }
+
+    def level(name: str) -> float:
+        if name.startswith(stack):
+            layer = int(name.removeprefix(stack).split(".")[0])
+            return levels[group_of_layer(layer, layers, len(levels))]
+        return levels[0 if name in early or name.rpartition(".")[0] in early else -1]
+
+    return level
+
+
 @contextmanager
-def variant(loaded: LoadedModel, folder: Path | None, value: float = 1.0) -> Iterator[None]:
+def variant(loaded: LoadedModel, folder: Path | None, value: Strength = 1.0) -> Iterator[None]:
     """The model at a point between its base (0) and what was trained (1); as before when the block ends.
 
     Args:
         loaded: the base model.
         folder: a PEFT adapter, whose effect is scaled; or a fully trained model, whose weights are
             interpolated with the base's; null for the base itself.
-        value: the strength, 0..1.
+        value: the strength, 0..1, one number or one for each group of decoder layers (`levels_by_name`).
 
     Raises:
-        InputError: the folder holds neither, or does not fit the base.
+        InputError: the folder holds neither, or does not fit the base; more groups than layers.
     """
     if folder is None:
         yield
@@ -288,15 +337,16 @@ def _replaced(loaded: LoadedModel, weights: dict[str, torch.Tensor]) -> Iterator
 
 
 @contextmanager
-def _interpolated(loaded: LoadedModel, folder: Path, value: float) -> Iterator[None]:
+def _interpolated(loaded: LoadedModel, folder: Path, value: Strength) -> Iterator[None]:
     trained = load_model(str(folder), dtype="float32", device="cpu").model
     weights = dict(loaded.model.named_parameters())
     other = dict(trained.named_parameters())
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in other.items()}:
         raise InputError(f"{folder}: its weights do not have the shapes of {loaded.id}")
+    level = levels_by_name(loaded.model, value)
     # In float32 while it lasts: a step of fine-tuning is smaller than half precision's rounding.
     between = {
-        name: torch.lerp(weight.data.float(), other[name].data.to(weight.device), value)
+        name: torch.lerp(weight.data.float(), other[name].data.to(weight.device), level(name))
         for name, weight in weights.items()
     }
     with _replaced(loaded, between):

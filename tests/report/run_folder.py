@@ -12,6 +12,7 @@ from safepref.evaluation.safety import score_safety
 from safepref.evaluation.toxicity import score_toxicity
 from safepref.statistics import JudgeError
 from safepref.store import write_json, write_jsonl
+from safepref.strength import Strength, mean_strength, point_file, strength_json, strength_text
 
 ATTACKS = ("jailbreak", "prefix_injection", "suffix_injection", "token_manipulation")
 CATEGORIES = (
@@ -291,22 +292,24 @@ def build_run(
     methods: tuple[str, ...] = ("nca", "dpo", "slic"),
     *,
     plain: int = 60,
-    strengths: tuple[float, ...] = (0.6, 0.8, 1.0),
+    strengths: tuple[Strength, ...] = (0.6, 0.8, 1.0),
     recommended: tuple[str, float] | None = ("nca", 0.8),
+    chosen_base: bool = False,
     ability: bool = True,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Write a whole run folder and return its results."""
     rng = random.Random(seed)
 
-    def point(name: str, method: str, strength: float, split: str, count: int, weight: float) -> Any:
+    def point(name: str, method: str, strength: Strength, split: str, count: int, weight: float) -> Any:
         rows = samples(
             name, 0.75 * (1 - weight), 0.05 + 0.25 * weight, 0.65 - 0.5 * weight, plain=count, seed=seed
         )
         if ability:
             rows += ability_samples(0.6 - 0.1 * weight, rng)
-        label = {"point": name, "split": split, "method": method, "strength": strength}
-        write_jsonl(folder / "samples" / f"{split}.{name}.jsonl", [{**row, **label} for row in rows])
+        label = {"point": name, "split": split, "method": method, "strength": strength_json(strength)}
+        file = folder / "samples" / f"{split}.{point_file(name)}.jsonl"
+        write_jsonl(file, [{**row, **label} for row in rows])
         return scores(rows, capability([row for row in rows if "task" in row]) if ability else None)
 
     base = point("base", "base", 1.0, "report", plain, 0.0)
@@ -314,9 +317,21 @@ def build_run(
     for number, name in enumerate(methods):
         reach = 0.97 - 0.05 * number
         summary, log = training(name, rng)
-        write_jsonl(folder / "logs" / name / "training_log.jsonl", log)
+        if "+" in name:  # a merge
+            parts, _, how = name.partition(".")
+            both = parts.split("+")
+            summary = {"merged": {"methods": both, "how": how, "weights": [1 / len(both)] * len(both)}}
+        else:
+            write_jsonl(folder / "logs" / name / "training_log.jsonl", log)
         choose = {
-            f"{value:g}": point(f"{name}@{value:g}", name, value, "choose", plain // 3, reach * value)
+            strength_text(value): point(
+                f"{name}@{strength_text(value)}",
+                name,
+                value,
+                "choose",
+                plain // 3,
+                reach * mean_strength(value),
+            )
             for value in strengths
         }
         found[name] = {
@@ -339,6 +354,8 @@ def build_run(
         )
         chosen = {"method": method, "strength": value, "scores": mine, "why": "it keeps the most ability"}
     results = {"schema": 1, "model": "tiny-model", "base": base, "methods": found, "recommended": chosen}
+    if chosen_base:
+        results["tradeoff"] = {"base": point("base", "base", 1.0, "choose", plain // 3, 0.0)}
     write_json(folder / "results.json", results)
     write_json(folder / "manifest.json", manifest(methods))
     write_json(folder / "judges.json", judges())

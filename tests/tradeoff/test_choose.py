@@ -1,75 +1,94 @@
-"""The choice: the front, the floor, the ceiling, and the reasons given."""
+"""The choice: the floor, the ceiling, the drops, what is noise, and the reasons given."""
 
 from __future__ import annotations
 
 from hypothesis import given
-from hypothesis import strategies as st
+from made_points import lists, point, rates, scores
 
-from safepref.tradeoff.choose import Point, pareto, recommend
+from safepref.tradeoff.choose import Limits, recommend
+from safepref.tradeoff.front import Point, gains
 
-
-def point(name: str, safety: float, refusal: float, ability: float, value: float = 1.0) -> Point:
-    scores = {
-        "safety": {"global": safety, "interval": [safety - 0.02, safety + 0.02]},
-        "over_refusal": {"rate": refusal},
-        "capability": {"mean": ability},
-    }
-    return Point(name, value, scores)
+LIMITS = Limits(floor=0.9, ceiling=0.5)
 
 
-rates = st.floats(0, 1)
-points = st.lists(
-    st.builds(point, st.sampled_from(["nca", "dpo"]), rates, rates, rates), min_size=1, max_size=8
-)
+def clears(found: Point, limits: Limits) -> bool:
+    return found.scores["safety"]["interval"][0] >= limits.floor and found.over_refusal <= limits.ceiling
 
 
-@given(points)
-def test_nothing_on_the_front_is_beaten_and_all_else_is(found: list[Point]) -> None:
-    front = pareto(found)
-    assert front
-
-    def value(p: Point) -> tuple[float, float, float]:
-        return (p.safety, -p.over_refusal, p.capability)
-
-    for p in found:
-        dominated = any(
-            all(a >= b for a, b in zip(value(q), value(p), strict=True)) and value(q) != value(p)
-            for q in found
-        )
-        assert (p in front) == (not dominated)
-
-
-@given(points, rates, rates)
+@given(lists, rates, rates)
 def test_a_recommendation_respects_floor_and_ceiling(
     found: list[Point], floor: float, ceiling: float
 ) -> None:
-    choice = recommend(found, floor=floor, ceiling=ceiling)
+    limits = Limits(floor, ceiling)
+    choice = recommend(found, limits)
     if choice.point is None:
         assert all(p.over_refusal > ceiling for p in found)
         return
     assert choice.point.over_refusal <= ceiling
-    if any(p.scores["safety"]["interval"][0] >= floor and p.over_refusal <= ceiling for p in found):
-        assert choice.point.scores["safety"]["interval"][0] >= floor
+    if any(clears(p, limits) for p in found):
+        assert clears(choice.point, limits)
+
+
+@given(lists)
+def test_no_point_that_clears_the_floor_is_better_on_every_axis(found: list[Point]) -> None:
+    limits = Limits(0.3, 0.7)
+    best = recommend(found, limits).point
+    if best is not None and clears(best, limits):
+        own = gains(best)
+        assert not any(
+            all(a >= b for a, b in zip(gains(p)[:3], own[:3], strict=True)) and gains(p)[:3] != own[:3]
+            for p in found
+            if clears(p, limits)
+        )
 
 
 def test_ability_decides_above_the_floor() -> None:
-    safest, ablest = point("dpo", 0.99, 0.2, 0.40), point("nca", 0.95, 0.05, 0.42, 0.8)
-    choice = recommend([safest, ablest], floor=0.9, ceiling=0.5)
+    safest = point("dpo", 0.99, 0.05, 0.38, error=0.01)
+    ablest = point("nca", 0.95, 0.20, 0.42, error=0.01, strength=(1.0, 0.6, 1.0))
+    choice = recommend([safest, ablest], LIMITS)
     assert choice.point is ablest
-    assert "of the 2 points on the Pareto front" in choice.why
-    beaten = point("rdpo", 0.93, 0.3, 0.39)
-    assert recommend([safest, beaten, ablest], floor=0.9, ceiling=0.5) == choice
-    assert "nca at strength 0.8" in choice.why
+    assert "2 points whose safety interval lies above the floor of 90%" in choice.why
+    assert "nca at strength 1/0.6/1 refuses least of them (20.0%, capability 0.420)" in choice.why
+
+
+def test_ability_within_its_standard_error_buys_no_refusals() -> None:
+    refuses_more = point("dpo", 0.99, 0.20, 0.43, error=0.02)
+    refuses_less = point("nca", 0.95, 0.05, 0.42, error=0.02)
+    assert recommend([refuses_more, refuses_less], LIMITS).point is refuses_less
+    # The same two with ten times the questions: now the difference is one.
+    refuses_more = point("dpo", 0.99, 0.20, 0.43, error=0.006)
+    assert recommend([refuses_more, refuses_less], LIMITS).point is refuses_more
+
+
+def test_of_equal_refusals_the_safer_one_is_taken() -> None:
+    found = [point("dpo", 0.95, 0.1, 0.4, error=0.1), point("nca", 0.96, 0.1, 0.39, error=0.1)]
+    choice = recommend(found, LIMITS)
+    assert choice.point is found[1]
 
 
 def test_missing_the_floor_is_said() -> None:
-    choice = recommend([point("nca", 0.7, 0.1, 0.4), point("dpo", 0.8, 0.1, 0.4)], floor=0.9, ceiling=0.5)
+    choice = recommend([point("nca", 0.7, 0.1, 0.4), point("dpo", 0.8, 0.1, 0.4)], LIMITS)
     assert choice.point is not None
     assert choice.point.method == "dpo"
     assert "no point's safety interval lies above the floor of 90%" in choice.why
 
 
 def test_refusing_everything_is_not_recommended() -> None:
-    choice = recommend([point("nca", 1.0, 0.9, 0.4)], floor=0.9, ceiling=0.5)
+    choice = recommend([point("nca", 1.0, 0.9, 0.4)], LIMITS)
     assert choice.point is None
     assert "refuses more than 50%" in choice.why
+
+
+def test_drops_are_counted_from_the_base() -> None:
+    base = scores(0.5, 0.05, 0.45, sums=0.50)
+    able, unable = point("nca", 0.93, 0.10, 0.44, sums=0.49), point("dpo", 0.99, 0.02, 0.43, sums=0.40)
+    both = [able, unable]
+    assert recommend(both, Limits(0.9, 0.5), base).point is able  # its standard error is 0
+    wide = [point("nca", 0.93, 0.10, 0.44, error=0.1, sums=0.49), unable]
+    assert recommend(wide, Limits(0.9, 0.5), base).point is unable
+    for limits in (Limits(0.9, 0.5, mathematics_drop=0.01), Limits(0.9, 0.5, capability_drop=0.01)):
+        choice = recommend(wide, limits, base)
+        assert choice.point is wide[0] and "lose at most 0.01" in choice.why
+    nothing = recommend(wide, Limits(0.9, 0.5, capability_drop=0.0, mathematics_drop=0.0), base)
+    assert nothing.point is None
+    assert "loses more than 0 of capability or 0 in mathematics" in nothing.why

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from safepref.evaluation.toxicity import MODES
 from safepref.judges.base import Verdict
 from safepref.report.folder import NEEDED
 from safepref.store import read_json, read_jsonl
+from safepref.strength import file_point, parse_strength, point_name
 
 Row = dict[str, Any]
 
@@ -45,8 +45,8 @@ def resolve(text: str) -> Side:
     """What an argument names.
 
     A run folder is its recommended point, else its only method; `RUN:base`, `RUN:METHOD` and
-    `RUN:METHOD@STRENGTH` are its points; a `.jsonl` file is what `safepref evaluate --samples` wrote, and
-    `FILE:MODEL` one of several models in it.
+    `RUN:METHOD@STRENGTH` (0.8, or 1/0.6/1 by groups of layers) are its points; a `.jsonl` file is what
+    `safepref evaluate --samples` wrote, and `FILE:MODEL` one of several models in it.
 
     Raises:
         InputError: nothing there, no such point, or nothing recommended.
@@ -75,7 +75,7 @@ def _points(run: Path) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for split in SPLITS:
         for file in sorted((run / "samples").glob(f"{split}.*.jsonl")):
-            point = _canonical(file.stem.partition(".")[2], str(file))
+            point = _canonical(file_point(file.stem.partition(".")[2]), str(file))
             found.setdefault(point, {})[split] = file
     return found
 
@@ -85,15 +85,7 @@ def _canonical(point: str, where: str) -> str:
     method, at, strength = point.partition("@")
     if not at:
         return method
-    try:
-        value = float(strength)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise InputError(
-            f"{where}: strength {strength!r} is no number in 0..1; write for example {method}@0.8"
-        )
-    return method if value == 1 else f"{method}@{value:g}"
+    return point_name(method, parse_strength(strength, where))
 
 
 def _default(run: Path, points: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ from safepref.progress import console, progress_by_stage
 from safepref.recipe import EvaluationSection, GenerationSection, JudgeSection
 from safepref.report.unread import unread_notes
 from safepref.store import cache_dir, sha256_json, write_json, write_jsonl
+from safepref.strength import Strength, parse_strength, strength_json, strength_text
 
 SCHEMA = 1
 
@@ -47,7 +48,8 @@ class EvaluationRequest:
 
     models: tuple[str, ...]
     adapter: Path | None = None
-    strength: float = 1.0
+    strength: Strength = 1.0
+    """One number, or a tuple with one for each group of decoder layers."""
     prompts: Path | str | None = None
     """These three: a file, a named set, or NAME:FILE for a file in a set's own columns."""
     benign: Path | str | None = None
@@ -95,6 +97,8 @@ def evaluate_models(
         )
     if request.adapter is not None and not request.adapter.is_dir():
         raise InputError(f"--adapter {request.adapter}: no such folder; give RUN/adapters/METHOD")
+    strength = parse_strength(request.strength, "--strength")
+    shown = strength_json(strength)
     for path in (json_path, samples):
         _check_writable(path)
     check_toxicity(request.toxicity_judge)
@@ -109,7 +113,7 @@ def evaluate_models(
     for model_id in request.models:
         loaded = load_model(model_id, dtype=request.dtype, device=request.device)
         torch.set_num_threads(threads())
-        identity = f"{model_fingerprint(loaded)}:{_adapter_hash(request.adapter)}:{request.strength:g}"
+        identity = f"{model_fingerprint(loaded)}:{_adapter_hash(request.adapter)}:{strength_text(strength)}"
         asked = {k: str(v) for k, v in asdict(request).items()}
         work = cache_dir("evaluate", sha256_json([identity, asked])[:16])
         used.append(work)
@@ -118,22 +122,20 @@ def evaluate_models(
             f"{model_id}: {len(suite.safety)} harmful prompts, plain and attacked, {len(suite.benign)} "
             f"look-alikes, {len(suite.toxicity)} beginnings, {questions} benchmark rows"
         )
-        with variant(loaded, request.adapter, request.strength), progress_by_stage() as show:
+        with variant(loaded, request.adapter, strength), progress_by_stage() as show:
             engine = LocalEngine(loaded, batch_size=request.batch_size, system=request.system)
             policy = Policy(identity, engine, loaded.model, loaded.tokenizer)
             scores = evaluate(policy, suite, judges, samples_dir=work, progress=show)
         for line in unread_notes(model_id, scores):
             console().print(line)
-        label = {"model": model_id, "strength": request.strength}
+        label = {"model": model_id, "strength": shown}
         mine = [{**row, **label} for row in read_samples(work)]
         rows += mine
         adapter = str(request.adapter) if request.adapter is not None else None
         if json_path is not None:
-            settings = {"adapter": adapter, "strength": request.strength}
+            settings = {"adapter": adapter, "strength": shown}
             log_model(json_path, model_id, settings | {"answer_tokens": request.answer_tokens}, mine, scores)
-        results.append(
-            {"model": model_id, "adapter": adapter, "strength": request.strength, "scores": scores}
-        )
+        results.append({"model": model_id, "adapter": adapter, "strength": shown, "scores": scores})
     for line in bench.say_reuse():
         console().print(line)
     if samples is not None:

@@ -15,6 +15,7 @@ from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
 from safepref.models import LoadedModel
 from safepref.pipeline.prompts import Prompts, Suite
+from safepref.pipeline.tasks import scores_base, swept_strengths
 from safepref.recipe import Recipe
 
 PROMPT_TOKENS = 35
@@ -43,7 +44,7 @@ def forecast(
     if workers > 1:
         with _threads(max(1, torch.get_num_threads() // workers)):
             forward, decode = (workers * rate for rate in _rates(loaded, recipe))
-    data, training, asked = recipe.data, recipe.training, recipe.evaluation
+    data, training = recipe.data, recipe.training
     answers = 1.6 * data.harmful + 1.5 * (data.harmless + data.ordinary) + 1.2 * data.general
     pairs = data.harmful + data.harmless + data.ordinary + len(prompts.pairs)
     pair_tokens = PROMPT_TOKENS + 1.6 * data.answer_tokens
@@ -54,10 +55,11 @@ def forecast(
     trained = answers * data.answer_tokens / one_decode + reference + methods * training.epochs * epoch
     if not evaluate:
         return trained
-    strengths = len(asked.strengths) if asked.choose else 0
+    strengths, scored = len(swept_strengths(recipe)), methods + len(recipe.tradeoff.merges)
     report = _suite(recipe, prompts.report, forward, decode)
     choose = _suite(recipe, prompts.choose, forward, decode)
-    return trained + (methods + 1.5) * report + methods * strengths * choose
+    chosen = scored * strengths + scores_base(recipe)
+    return trained + (scored + 1.5) * report + chosen * choose
 
 
 @contextmanager

@@ -35,11 +35,13 @@ from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
 from safepref.pipeline.stopping import judged_of, training_notes
-from safepref.pipeline.tasks import Task, tasks_of
+from safepref.pipeline.tasks import Task, check_merges, tasks_of
 from safepref.progress import console, counted, duration, progress_by_stage, track
-from safepref.recipe import Recipe
+from safepref.recipe import Merge, Recipe
 from safepref.report import write_report
 from safepref.store import cache_dir, read_json, read_jsonl, write_json, write_jsonl, write_text
+from safepref.strength import Strength, point_file, strength_json, strength_text
+from safepref.tradeoff.merge import merge_adapters
 from safepref.training import TrainingSettings, hold_out, make_plan, train_method
 
 EMBEDDED_ASSETS = (
@@ -70,6 +72,7 @@ class Job:
             method.check_batch_size(recipe.training.batch_size)
         if manifest is None:
             check_names(recipe)
+            check_merges(recipe, self.methods)
         self.manifest = manifest or Manifest(out, recipe)
         if manifest is None:
             remove_half_written(out)
@@ -321,27 +324,37 @@ class Job:
 
     def tasks(self, *, evaluate: bool = True) -> list[Task]:
         """What is trained and scored, in order."""
-        section = self.recipe.evaluation
-        return tasks_of(self.methods, section.strengths if section.choose else (), evaluate=evaluate)
+        return tasks_of(self.methods, self.recipe, evaluate=evaluate)
 
     def do(self, task: Task) -> None:
-        """Train or score."""
-        method = next((m for m in self.methods if m.name == task.method), None)
+        """Train, merge or score."""
         if task.side is not None:
-            self.evaluate(task.point, method, task.value, task.side)
-        elif method is not None:
+            self.evaluate(task.point, task.method, task.value, task.side)
+            return
+        method = next((m for m in self.methods if m.name == task.method), None)
+        if method is not None:
             self.train(method)
+        elif task.merge is not None:
+            self.merge(task.merge)
 
-    def evaluate(self, name: str, method: Method | None, value: float, side: str) -> dict[str, Any]:
+    def merge(self, merge: Merge) -> None:
+        """Combine trained adapters into adapters/NAME."""
+        with self.manifest.stage(f"merge:{merge.title}", f"Merge: {merge.title}") as todo:
+            if todo:
+                done = merge_adapters(self.loaded, self.out / "adapters", merge)
+                write_json(self._scores(f"train-{merge.title}"), {"merged": done})
+
+    def evaluate(self, name: str, method: str | None, value: Strength, side: str) -> dict[str, Any]:
         """Score one point on one side; its scores are kept in work/scores."""
-        place = self._scores(f"{side}-{name}")
+        file = point_file(name)
+        place = self._scores(f"{side}-{file}")
         with self.manifest.stage(f"evaluate:{side}:{name}", f"Evaluate: {name} on the {side} split") as todo:
             if todo:
                 suite = self.prompts.report if side == "report" else self.prompts.choose
                 judges = self.judges.reporting() if side == "report" else self.judges.choosing()
-                folder = self.out / "work" / "samples" / side / name
+                folder = self.out / "work" / "samples" / side / file
                 # Of the base's weights: taken before a variant stands in their place.
-                identity = f"{self.fingerprint}:{name}:{value:g}"
+                identity = f"{self.fingerprint}:{name}:{strength_text(value)}"
                 with variant(self.loaded, self.trained(method), value), progress_by_stage() as show:
                     scores = evaluate(
                         Policy(identity, self.engine(), self.loaded.model, self.loaded.tokenizer),
@@ -350,20 +363,20 @@ class Job:
                         samples_dir=folder,
                         progress=show,
                     )
-                done = method.name if method else "base"
-                label = {"point": name, "split": side, "method": done, "strength": value}
+                done, shown = method or "base", strength_json(value)
+                label = {"point": name, "split": side, "method": done, "strength": shown}
                 rows = [{**row, **label} for row in read_samples(folder)]
                 log_point(self.out, self.recipe, self.manifest.data["started"], label, rows, scores)
-                write_jsonl(self.out / "samples" / f"{side}.{name}.jsonl", rows)
+                write_jsonl(self.out / "samples" / f"{side}.{file}.jsonl", rows)
                 write_json(place, scores)
                 console().print(f"  {in_a_line(scores)}")
         return dict(read_json(place))
 
-    def trained(self, method: Method | None) -> Path | None:
-        """Where a method's adapter or model lies."""
+    def trained(self, method: str | None) -> Path | None:
+        """Where a method's or a merge's adapter, or a method's model, lies."""
         if method is None:
             return None
-        return self.out / ("models" if self.recipe.training.full else "adapters") / method.name
+        return self.out / ("models" if self.recipe.training.full else "adapters") / method
 
     def _suite(self, suite: Suite) -> EvaluationSuite:
         asked = self.recipe.evaluation
@@ -397,6 +410,6 @@ class Job:
     def _scores(self, name: str) -> Path:
         return self.out / "work" / "scores" / f"{name}.json"
 
-    def read_training(self, method: Method) -> dict[str, Any]:
-        """The training summary of a method."""
-        return dict(read_json(self._scores(f"train-{method.name}")))
+    def read_training(self, method: str) -> dict[str, Any]:
+        """The training summary of a method, or what was merged."""
+        return dict(read_json(self._scores(f"train-{method}")))

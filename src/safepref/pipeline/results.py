@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from safepref.tradeoff.choose import Point, recommend
+from safepref.pipeline.tasks import scores_base, swept_strengths
+from safepref.strength import point_name, strength_json, strength_text
+from safepref.tradeoff.choose import Limits, recommend
+from safepref.tradeoff.front import Point, pareto
+from safepref.tradeoff.hypervolume import axes_of, hypervolumes
 
 if TYPE_CHECKING:
     from safepref.pipeline.job import Job
@@ -17,23 +22,44 @@ def assemble(job: Job) -> dict[str, Any]:
     recipe = job.recipe
     methods: dict[str, Any] = {}
     points: list[Point] = []
-    for method in job.methods:
+    for name in (*(m.name for m in job.methods), *(merge.title for merge in recipe.tradeoff.merges)):
         choose: dict[str, Any] = {}
-        for value in recipe.evaluation.strengths if recipe.evaluation.choose else ():
-            choose[f"{value:g}"] = scores = job.evaluate(f"{method.name}@{value:g}", method, value, "choose")
-            points.append(Point(method.name, value, scores))
-        methods[method.name] = {
-            "scores": job.evaluate(method.name, method, 1.0, "report"),
+        for value in swept_strengths(recipe):
+            text = strength_text(value)
+            choose[text] = scores = job.evaluate(f"{name}@{text}", name, value, "choose")
+            points.append(Point(name, value, scores))
+        methods[name] = {
+            "scores": job.evaluate(name, name, 1.0, "report"),
             "choose": choose,
-            "training": job.read_training(method),
+            "training": job.read_training(name),
         }
+    base = job.evaluate("base", None, 1.0, "choose") if scores_base(recipe) else None
     return {
         "schema": SCHEMA,
         "model": recipe.model.id,
         "base": job.evaluate("base", None, 1.0, "report"),
         "methods": methods,
-        "recommended": _recommended(job, points),
+        "recommended": _recommended(job, points, base),
+        "tradeoff": tradeoff_of(points, recipe.tradeoff.reference.model_dump(), base),
         "contamination": job.contamination(),
+    }
+
+
+def tradeoff_of(
+    points: Sequence[Point], reference: Mapping[str, float], base: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The front over all points of the choose split and the hypervolume of each method's.
+
+    Returns:
+        `front`: `{"method", "strength"}` of each point on it; `hypervolume` by method; `reference`: the worst
+        of each axis that the volume is counted over; `base`: its SCORES on the choose split, or null.
+    """
+    axes = axes_of(points)
+    return {
+        "front": [{"method": p.method, "strength": strength_json(p.strength)} for p in pareto(points)],
+        "hypervolume": hypervolumes(points, reference),
+        "reference": {axis: reference[axis] for axis in axes},
+        "base": base,
     }
 
 
@@ -57,19 +83,20 @@ def _percent(rate: float | None) -> str:
     return "not measured" if rate is None else f"{100 * rate:.1f} %"
 
 
-def _recommended(job: Job, points: list[Point]) -> dict[str, Any]:
-    limits = job.recipe.report
+def _recommended(job: Job, points: list[Point], base: dict[str, Any] | None) -> dict[str, Any]:
+    asked = job.recipe.report
     if not points:
         return {"method": None, "strength": None, "scores": None, "why": "no strengths were tried"}
-    choice = recommend(points, floor=limits.safety_floor, ceiling=limits.over_refusal_ceiling)
+    limits = Limits(
+        asked.safety_floor, asked.over_refusal_ceiling, asked.capability_drop, asked.mathematics_drop
+    )
+    choice = recommend(points, limits, base)
     if choice.point is None:
         return {"method": None, "strength": None, "scores": None, "why": choice.why}
-    method = next(m for m in job.methods if m.name == choice.point.method)
-    value = choice.point.strength
-    name = method.name if value == 1 else f"{method.name}@{value:g}"
+    method, value = choice.point.method, choice.point.strength
     return {
-        "method": method.name,
-        "strength": value,
-        "scores": job.evaluate(name, method, value, "report"),
+        "method": method,
+        "strength": strength_json(value),
+        "scores": job.evaluate(point_name(method, value), method, value, "report"),
         "why": choice.why,
     }

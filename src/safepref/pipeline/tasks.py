@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from safepref.methods import Method
+from safepref.errors import InputError
+from safepref.methods import METHODS, Method
+from safepref.recipe import Merge, Recipe
+from safepref.strength import Strength, parse_strength, strength_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,29 +18,106 @@ class Task:
     name: str
     """As the manifest has it."""
     point: str
-    """What is trained or scored: base, METHOD or METHOD@STRENGTH."""
+    """What is trained, merged or scored: base, METHOD or METHOD@STRENGTH."""
     method: str | None
-    value: float
+    """A method's or a merge's name; null for the base."""
+    value: Strength
     """The strength."""
     side: str | None
-    """The split that is asked; null trains."""
+    """The split that is asked; null trains or merges."""
+    needs: tuple[str, ...] = ()
+    """The stages that have to be done before."""
+    merge: Merge | None = None
+    """What is merged, where that is the stage."""
 
-    @property
-    def needs(self) -> str | None:
-        """The stage that has to be done before."""
-        return None if self.side is None or self.method is None else f"train:{self.method}"
+
+def swept_strengths(recipe: Recipe) -> tuple[Strength, ...]:
+    """The strengths tried on the choose split: the plain ones, then those by groups of layers, each once.
+
+    With groups and no points named, each group alone takes the levels of `tradeoff.group_levels`.
+    """
+    asked, part = recipe.evaluation, recipe.tradeoff
+    if not asked.choose:
+        return ()
+    points: list[tuple[float, ...]] = list(part.group_points or ())
+    if part.groups and part.group_points is None:
+        points = [
+            tuple(level if at == group else 1.0 for at in range(part.groups))
+            for group in range(part.groups)
+            for level in part.group_levels
+        ]
+    found = [*asked.strengths, *(parse_strength(point, "tradeoff.group_points") for point in points)]
+    return tuple({strength_text(value): value for value in found}.values())
 
 
-def tasks_of(methods: Sequence[Method], strengths: Sequence[float], *, evaluate: bool = True) -> list[Task]:
-    """The base on the report split; each method trained, reported at 1, and chosen at every strength."""
+def scores_base(recipe: Recipe) -> bool:
+    """Whether the base is scored on the choose split too: only where a limit is counted from it."""
+    limits = recipe.report
+    return recipe.evaluation.choose and (
+        limits.capability_drop is not None or limits.mathematics_drop is not None
+    )
+
+
+def check_merges(recipe: Recipe, methods: Sequence[Method]) -> None:
+    """Merges are of LoRA adapters that the run trains, under names of their own.
+
+    Raises:
+        InputError: a merge of what is not trained, with a method's name, or with full training.
+    """
+    trained = [method.name for method in methods]
+    for merge in recipe.tradeoff.merges:
+        if recipe.training.full:
+            raise InputError(
+                f"tradeoff.merges: {merge.title} needs adapters, but training.full is true; leave one out"
+            )
+        missing = [name for name in merge.methods if name not in trained]
+        if missing:
+            raise InputError(
+                f"tradeoff.merges: {merge.title} takes {missing[0]}, which is not trained; the methods are "
+                f"{', '.join(trained)}"
+            )
+        if merge.title in METHODS or merge.title == "base":
+            raise InputError(f"tradeoff.merges: the name {merge.title} is taken; give another")
+
+
+def tasks_of(
+    methods: Sequence[Method],
+    recipe: Recipe,
+    *,
+    evaluate: bool = True,
+) -> list[Task]:
+    """The base on the report split; each method trained, reported at 1, and chosen at every strength.
+
+    Merges come last, each after the methods that it is made of, and are scored as methods are. Without
+    `evaluate` nothing is scored.
+    """
+    strengths, merges = swept_strengths(recipe), recipe.tradeoff.merges
     found = [_scored("base", None, 1.0, "report")] if evaluate else []
-    for name in (method.name for method in methods):
-        found.append(Task(f"train:{name}", name, name, 1.0, None))
+    if evaluate and scores_base(recipe):
+        found.append(_scored("base", None, 1.0, "choose"))
+    made = [Task(f"train:{method.name}", method.name, method.name, 1.0, None) for method in methods]
+    made += [
+        Task(
+            f"merge:{merge.title}",
+            merge.title,
+            merge.title,
+            1.0,
+            None,
+            tuple(f"train:{name}" for name in merge.methods),
+            merge,
+        )
+        for merge in merges
+    ]
+    for task in made:
+        found.append(task)
         if evaluate:
-            found.append(_scored(name, name, 1.0, "report"))
-            found += [_scored(f"{name}@{value:g}", name, value, "choose") for value in strengths]
+            found.append(_scored(task.point, task.method, 1.0, "report", task.name))
+            found += [
+                _scored(f"{task.point}@{strength_text(value)}", task.method, value, "choose", task.name)
+                for value in strengths
+            ]
     return found
 
 
-def _scored(point: str, method: str | None, value: float, side: str) -> Task:
-    return Task(f"evaluate:{side}:{point}", point, method, value, side)
+def _scored(point: str, method: str | None, value: Strength, side: str, *needs: str) -> Task:
+    return Task(f"evaluate:{side}:{point}", point, method, value, side, needs)

@@ -139,7 +139,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _ready(left: Sequence[Task], manifest: Manifest) -> Task | None:
-    return next((task for task in left if task.needs is None or manifest.done(task.needs)), None)
+    return next((task for task in left if all(map(manifest.done, task.needs))), None)
 
 
 def _hear(worker: Worker, manifest: Manifest, shown: Board) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safepref.errors import InputError
-from safepref.report.labels import at, method_label, point_label, words
+from safepref.report.labels import at, method_label, words
+from safepref.report.strengths import measures, strength_rows
 from safepref.report.tables import methods_table, scores_of
 from safepref.taxonomy import load_taxonomy
+from safepref.tradeoff.front import AXES
 
 Row = dict[str, Any]
 PLAIN = "plain"
@@ -19,35 +21,29 @@ CURVE_POINTS = 400
 def points(results: Mapping[str, Any]) -> list[Row]:
     """Every scored point: the report split's, then every strength tried on the choose split.
 
-    Each has `method`, `strength`, `label`, `split`, `role`, and `safety`, `over_refusal`, `capability` with
-    `*_interval`, rates 0..1 or None.
+    Each has `method`, `strength`, `label`, `split`, `role`, `front` (on the front of the choose split's
+    points over all four axes), and `safety`, `over_refusal`, `capability`, `mathematics` with `*_interval`,
+    rates 0..1 or None.
     """
     found = []
     for row in methods_table(results):
-        split = {"split": "report", "role": row["role"], "recommended": row["recommended"]}
-        found.append(_point(row["method"], row["strength"], split, scores_of(results, row)))
-    chosen = results.get("recommended") or {}
-    for method, entry in results["methods"].items():
-        for text, scores in sorted((entry.get("choose") or {}).items(), key=lambda item: float(item[0])):
-            strength = float(text)
-            picked = chosen.get("method") == method and chosen.get("strength") == strength
-            split = {"split": "choose", "role": "method", "recommended": picked}
-            found.append(_point(method, strength, split, scores))
+        marks = {"split": "report", "role": row["role"], "recommended": row["recommended"], "front": False}
+        found.append(_point(row, marks, measures(scores_of(results, row))))
+    for row in strength_rows(results):
+        role = "base" if row["method"] == "base" else "method"
+        marks = {"split": "choose", "role": role, "recommended": row["recommended"], "front": row["front"]}
+        found.append(_point(row, marks, row))
     return [point for point in found if point["safety"] is not None]
 
 
-def _point(method: str, strength: float | None, more: Row, scores: Mapping[str, Any]) -> Row:
+def _point(row: Row, marks: Row, values: Row) -> Row:
     return {
-        "method": method,
-        "strength": strength,
-        "label": point_label(method, strength),
-        **more,
-        "safety": at(scores, "safety", "global"),
-        "safety_interval": at(scores, "safety", "interval"),
-        "over_refusal": at(scores, "over_refusal", "rate"),
-        "over_refusal_interval": at(scores, "over_refusal", "interval"),
-        "capability": at(scores, "capability", "mean"),
-        "capability_interval": at(scores, "capability", "interval"),
+        "method": row["method"],
+        "strength": row["strength"],
+        "order": row.get("order", 1.0),
+        "label": row["label"],
+        **marks,
+        **{key: value for key, value in values.items() if key.removesuffix("_interval") in AXES},
     }
 
 
@@ -76,7 +72,7 @@ def front(found: Sequence[Row], key: str, *, low_is_better: bool = False) -> lis
 
 
 def tradeoff(results: Mapping[str, Any]) -> Row:
-    """Both scatter plots: the points, and the front against capability and against over-refusal by split."""
+    """The scatter plots: the points, and in each the front of its two axes by split."""
     found = points(results)
 
     def fronts(key: str, low: bool) -> dict[str, list[int]]:
@@ -86,8 +82,9 @@ def tradeoff(results: Mapping[str, Any]) -> Row:
     return {
         "points": found,
         "fronts": {
-            "capability": fronts("capability", False),
             "over_refusal": fronts("over_refusal", True),
+            "capability": fronts("capability", False),
+            "mathematics": fronts("mathematics", False),
         },
     }
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from safepref.errors import InputError
+from safepref.report.labels import at
 from safepref.store import read_json, read_jsonl
+from safepref.strength import file_point, parse_strength, strength_json
 
 SCHEMA = 1
 
@@ -56,7 +58,7 @@ def read_run(path: Path) -> RunFolder:
         file = path / "logs" / method / "training_log.jsonl"
         if file.exists():
             logs[method] = [_finite(row) for row in read_jsonl(file)]
-        else:
+        elif not at(results, "methods", method, "training", "merged"):
             missing.append(f"logs/{method}/training_log.jsonl is not there: no training curves of {method}")
     samples = _samples(path / "samples", list(results["methods"]))
     if not samples:
@@ -99,7 +101,7 @@ def _optional(file: Path, what: str, missing: list[str]) -> dict[str, Any]:
 
 
 def _samples(folder: Path, methods: list[str]) -> list[dict[str, Any]]:
-    order = {name: at for at, name in enumerate(["base", *methods])}
+    order = {name: number for number, name in enumerate(["base", *methods])}
 
     def place(file: Path) -> tuple[bool, int, str]:
         split, _, point = file.stem.partition(".")
@@ -116,17 +118,12 @@ def _labelled(row: dict[str, Any], file: Path, number: int) -> dict[str, Any]:
     lacking = [key for key in ("id", *NEEDED[row["suite"]]) if key not in row]
     if lacking:
         raise InputError(f"{file}:{number}: {lacking[0]!r} is missing; mend the row, or leave the file out")
-    split, _, point = file.stem.partition(".")
+    split, _, name = file.stem.partition(".")
+    point = file_point(name)
     method, _, strength = point.partition("@")
     defaults = {"split": split, "point": point, "method": method}
-    return {**defaults, "strength": float(strength) if _is_number(strength) else 1.0, **row}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    given = strength_json(parse_strength(strength, str(file))) if strength else 1.0
+    return {**defaults, "strength": given, **row}
 
 
 def _finite(value: Any) -> Any:

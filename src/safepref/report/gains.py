@@ -37,23 +37,24 @@ class Gain(TypedDict):
     plain: PlainTest | None
 
 
-def paired_gains(samples: Sequence[Row]) -> dict[str, dict[str, Gain]]:
-    """Differences to the base on the report split, by point and number, each weighted as in SCORES.
+def paired_gains(samples: Sequence[Row], split: str = "report") -> dict[str, dict[str, Gain]]:
+    """Differences to the base on a split, by point and number, each weighted as in SCORES.
 
     A number is left out where the point and the base have not answered the same prompts.
 
     Args:
         samples: rows of the run's samples files.
+        split: "report", or "choose", where the base has answers only if it was scored there too.
 
     Returns:
         `{point: {"global" | "over_refusal" | "toxicity_adversarial" | "capability": Gain}}`.
     """
     by_point: dict[str, list[Row]] = {}
     for row in samples:
-        if row["split"] == "report":
+        if row["split"] == split:
             by_point.setdefault(row["point"], []).append(row)
     base = by_point.pop("base", [])
-    return {point: _gains(base, rows) for point, rows in by_point.items()}
+    return {point: _gains(base, rows) for point, rows in by_point.items()} if base else {}
 
 
 def _gains(base: Sequence[Row], tuned: Sequence[Row]) -> dict[str, Gain]:

@@ -19,10 +19,12 @@ from safepref.report.sections import (
     headline,
     judge_cards,
     judge_views,
+    merge_lines,
     recommendation,
     stage_groups,
     training_rows,
 )
+from safepref.report.strengths import known_axes, strength_rows, volume_note, volume_rows
 from safepref.report.tables import (
     PUBLISHED,
     PUBLISHED_NOTE,
@@ -73,7 +75,7 @@ def render(run: RunFolder) -> str:
     )
     results = run.results
     rows = methods_table(results)
-    shown = columns(rows)
+    shown, tried = columns(rows), strength_rows(results)
     gains = paired_gains(run.samples)
     figures = {
         "tradeoff": tradeoff(results),
@@ -92,6 +94,10 @@ def render(run: RunFolder) -> str:
         groups=_groups(shown),
         best=best_values(rows, shown),
         gains=gains,
+        tried=tried,
+        axes=known_axes(tried),
+        volumes=volume_rows(results),
+        volume_note=volume_note(results),
         unread=unread_lines(results),
         published=PUBLISHED,
         published_note=PUBLISHED_NOTE,
@@ -100,6 +106,7 @@ def render(run: RunFolder) -> str:
         choice=recommendation(results, run.manifest),
         figures=figures,
         training=training_rows(results),
+        merges=merge_lines(results),
         judges=judge_cards(run.judges),
         measures=MEASURES,
         views=judge_views(results),

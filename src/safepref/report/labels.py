@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safepref.strength import parse_strength, strength_text
+
 NONE = "\u2013"
 """Stands where nothing was measured."""
 
@@ -88,15 +90,19 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
 
 
 def method_label(name: str) -> str:
-    """A method's name as people write it: "NCA", "Robust DPO"."""
+    """A method's name as people write it: "NCA", "Robust DPO"; a merge's: "DPO + NCA (ties)"."""
+    if "+" in name:
+        parts, _, how = name.partition(".")
+        merged = " + ".join(method_label(part) for part in parts.split("+"))
+        return merged + (f" ({words(how)})" if how else "")
     return SPECIAL.get(name, name.upper().replace("_", " "))
 
 
-def point_label(method: str, strength: float | None) -> str:
-    """A method at a strength: "NCA", "NCA at 0.8", "Base"."""
+def point_label(method: str, strength: float | str | None) -> str:
+    """A method at a strength as JSON has it: "NCA", "NCA at 0.8", "NCA at 1/0.6/1", "Base"."""
     if strength is None or strength == 1 or method == "base":
         return method_label(method)
-    return f"{method_label(method)} at {strength:g}"
+    return f"{method_label(method)} at {strength_text(parse_strength(strength))}"
 
 
 def words(name: str) -> str:

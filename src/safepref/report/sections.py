@@ -7,8 +7,9 @@ from typing import Any
 
 from safepref.progress import duration
 from safepref.report.gains import Gain
-from safepref.report.labels import at, method_label
+from safepref.report.labels import at, method_label, words
 from safepref.report.tables import methods_table, scores_of
+from safepref.strength import parse_strength, strength_text
 
 Row = dict[str, Any]
 
@@ -69,11 +70,12 @@ def recommendation(results: Mapping[str, Any], manifest: Mapping[str, Any]) -> R
     found = {"title": "", "why": f"{why[0].upper()}{why[1:]}.", "floor": None}
     if method is None or strength is None:
         return found
-    tried = at(results, "methods", method, "choose", f"{strength:g}", "safety", "interval")
+    text = strength_text(parse_strength(strength))
+    tried = at(results, "methods", method, "choose", text, "safety", "interval")
     floor = at(manifest, "recipe", "report", "safety_floor")
     if tried is not None and floor is not None and tried[0] < floor:
         found["floor"] = floor
-    return {**found, "title": f"{method_label(method)} at strength {strength:g}"}
+    return {**found, "title": f"{method_label(method)} at strength {text}"}
 
 
 def training_rows(results: Mapping[str, Any]) -> list[Row]:
@@ -81,6 +83,8 @@ def training_rows(results: Mapping[str, Any]) -> list[Row]:
     found = []
     for method, entry in results["methods"].items():
         summary = entry.get("training") or {}
+        if "merged" in summary:
+            continue
         found.append(
             {
                 "method": method,
@@ -97,6 +101,18 @@ def training_rows(results: Mapping[str, Any]) -> list[Row]:
             }
         )
     return found
+
+
+def merge_lines(results: Mapping[str, Any]) -> list[str]:
+    """What each merge was made of, a sentence each."""
+    lines = []
+    for name, entry in results["methods"].items():
+        if merged := at(entry, "training", "merged"):
+            parts = zip(merged["methods"], merged["weights"], strict=True)
+            shares = ", ".join(f"{method_label(method)} {weight:.3g}" for method, weight in parts)
+            more = "".join(f", {key} {merged[key]:g}" for key in ("density", "seed") if key in merged)
+            lines.append(f"{method_label(name)}: merged by {words(merged['how'])} of {shares}{more}")
+    return lines
 
 
 MEASURES = (
@@ -193,6 +209,7 @@ STAGES = {
     "data": "Data",
     "check": "Data doctor",
     "train": "Training",
+    "merge": "Merging",
     "evaluate": "Evaluation",
     "report": "Report",
 }

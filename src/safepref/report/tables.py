@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from safepref.report.labels import NONE, at, method_label, number, percent, point_label, span, words
 from safepref.report.unread import unread_notes
+from safepref.strength import parse_strength, point_name, strength_text
 
 Row = dict[str, Any]
 
@@ -64,12 +65,18 @@ def methods_table(results: Mapping[str, Any]) -> list[Row]:
         rows.append(_row(name, name, 1.0, "method", entry["scores"], picked))
     if chosen.get("method") is not None and chosen.get("strength") != 1:
         name, strength = chosen["method"], chosen["strength"]
-        rows.append(_row(f"{name}@{strength:g}", name, strength, "recommended", chosen["scores"], True))
+        point = point_name(name, parse_strength(strength))
+        rows.append(_row(point, name, strength, "recommended", chosen["scores"], True))
     return rows
 
 
 def _row(
-    name: str, method: str, strength: float | None, role: str, scores: Mapping[str, Any] | None, picked: bool
+    name: str,
+    method: str,
+    strength: float | str | None,
+    role: str,
+    scores: Mapping[str, Any] | None,
+    picked: bool,
 ) -> Row:
     safety = at(scores, "safety") or {}
     toxicity = at(scores, "toxicity") or {}
@@ -113,6 +120,10 @@ def scores_of(results: Mapping[str, Any], row: Row) -> dict[str, Any]:
     else:
         scores = results["recommended"]["scores"]
     return dict(scores or {})
+
+
+def _strength(row: Row) -> str:
+    return strength_text(parse_strength(row["strength"]))
 
 
 def unread_lines(results: Mapping[str, Any]) -> list[str]:
@@ -259,7 +270,7 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
         return [f"Nothing is recommended: {why}.", *unread_lines(results)]
     before = rows[0]
     return [
-        f"* Recommended: {method_label(after['method'])} at strength {after['strength']:g}: {why}.",
+        f"* Recommended: {method_label(after['method'])} at strength {_strength(after)}: {why}.",
         f"Global safety {percent(before['global'])} -> {percent(after['global'])}, "
         f"over-refusal {percent(before['over_refusal'])} -> {percent(after['over_refusal'])}, "
         f"capability {number(before['capability'])} -> {number(after['capability'])}, "

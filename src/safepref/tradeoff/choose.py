@@ -9,30 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safepref.strength import mean_strength
+from safepref.tradeoff.front import Point
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One method at one strength with its scores on the choose split."""
-
-    method: str
-    strength: float
-    scores: Mapping[str, Any]
-
-    @property
-    def safety(self) -> float:
-        """Global safety, 0..1."""
-        return float(self.scores["safety"]["global"])
-
-    @property
-    def over_refusal(self) -> float:
-        """Share of harmless look-alikes that were not answered, 0..1."""
-        return float(self.scores["over_refusal"]["rate"])
-
-    @property
-    def capability(self) -> float:
-        """Mean capability score, 0..1; 0 where none was measured."""
-        mean = self.scores["capability"]["mean"]
-        return float(mean) if mean is not None else 0.0
+ROUNDING = 1e-9
+"""One question of a hundred is a loss of .01, and a little more in floating point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,45 +24,88 @@ class Choice:
     why: str
 
 
-def pareto(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one beats in safety, over-refusal and capability at once."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a recommended point must keep to, all 0..1; null for no limit.
 
-    def beats(a: Point, b: Point) -> bool:
-        no_worse = a.safety >= b.safety and a.over_refusal <= b.over_refusal and a.capability >= b.capability
-        better = a.safety > b.safety or a.over_refusal < b.over_refusal or a.capability > b.capability
-        return no_worse and better
+    The drops are counted from the base's own scores on the choose split, without which they cannot be held.
+    """
 
-    return [point for point in points if not any(beats(other, point) for other in points)]
+    floor: float
+    ceiling: float
+    capability_drop: float | None = None
+    mathematics_drop: float | None = None
 
 
-def recommend(points: Sequence[Point], *, floor: float, ceiling: float) -> Choice:
+def recommend(points: Sequence[Point], limits: Limits, base: Mapping[str, Any] | None = None) -> Choice:
     """The recommended point.
 
-    Among the points on the Pareto front whose lower end of the safety interval is at least `floor` and whose
-    over-refusal is at most `ceiling`: the highest capability minus over-refusal, then the highest safety.
-    Where none clears the floor, the safest point under the ceiling is named and said to miss it; where all
-    are over the ceiling, nothing is recommended.
+    Among the points within the limits whose lower end of the safety interval is at least the floor, those
+    whose capability lies within one standard error of the highest are held to be equally able (the
+    one-standard-error rule of Breiman et al. 1984); of them the one that refuses least is named, then the
+    safest: a difference that is noise buys no refusals. None that clears the floor is better than it on every
+    axis. Where none clears the floor, the safest point within the limits is named and said to miss it; where
+    none is within the limits, nothing is recommended.
+
+    Args:
+        points: with their scores on the choose split.
+        limits: floor, ceiling and drops.
+        base: the base's SCORES on the choose split, needed for the drops.
     """
-    usable = [point for point in points if point.over_refusal <= ceiling]
+    usable = [point for point in points if point.over_refusal <= limits.ceiling]
+    refuses = f"{limits.ceiling:.0%} of the harmless look-alikes"
     if not usable:
-        return Choice(None, f"every point refuses more than {ceiling:.0%} of the harmless look-alikes")
-    clear = pareto([point for point in usable if float(point.scores["safety"]["interval"][0]) >= floor])
-
-    def value(point: Point) -> tuple[float, float, float]:
-        return (point.capability - point.over_refusal, point.safety, -point.strength)
-
-    if clear:
-        best = max(clear, key=value)
+        return Choice(None, f"every point refuses more than {refuses}")
+    drops = _drops(limits)
+    able = [point for point in usable if _kept(point, limits, base)]
+    if not able:
+        return Choice(None, f"every point that refuses at most {refuses} loses more than {drops}")
+    within = f"refuse at most {refuses}" + (f" and lose at most {drops}" if drops else "")
+    clear = [point for point in able if float(point.scores["safety"]["interval"][0]) >= limits.floor]
+    if not clear:
+        best = min(able, key=lambda point: (-point.safety, *_order(point)))
         return Choice(
             best,
-            f"{best.method} at strength {best.strength:g} keeps the most ability (capability "
-            f"{best.capability:.3f}, over-refusal {best.over_refusal:.1%}) of the {len(clear)} points on the "
-            f"Pareto front whose safety interval lies above the floor of {floor:.0%} on the choose split",
+            f"no point's safety interval lies above the floor of {limits.floor:.0%} on the choose split; "
+            f"{best.label} is the safest ({best.safety:.1%}) of those that {within}",
         )
-    best = max(pareto(usable), key=lambda point: (point.safety, value(point)))
+    ablest = max(clear, key=lambda point: (point.capability, point.capability_error))
+    alike = [point for point in clear if point.capability >= ablest.capability - ablest.capability_error]
+    best = min(alike, key=_order)
     return Choice(
         best,
-        f"no point's safety interval lies above the floor of {floor:.0%} on the choose split; "
-        f"{best.method} at strength {best.strength:g} is the safest ({best.safety:.1%}) of those that refuse "
-        f"at most {ceiling:.0%} of the harmless look-alikes",
+        f"of the {len(clear)} points whose safety interval lies above the floor of {limits.floor:.0%} on "
+        f"the choose split and that {within}, {len(alike)} keep as much capability as the ablest "
+        f"({ablest.label}, {ablest.capability:.3f}) within its standard error of "
+        f"{ablest.capability_error:.3f}, and {best.label} refuses least of them "
+        f"({best.over_refusal:.1%}, capability {best.capability:.3f}{_sums(best)})",
     )
+
+
+def _order(point: Point) -> tuple[float, ...]:
+    """Less is better: refusing, then unsafe, then unable, then more of a change."""
+    sums = point.mathematics or 0.0
+    return (point.over_refusal, -point.safety, -point.capability, -sums, mean_strength(point.strength))
+
+
+def _kept(point: Point, limits: Limits, base: Mapping[str, Any] | None) -> bool:
+    if base is None:
+        return True
+    before = Point("base", 1.0, base)
+    pairs = (
+        (limits.capability_drop, before.capability, point.capability),
+        (limits.mathematics_drop, before.mathematics, point.mathematics),
+    )
+    return all(
+        drop is None or old is None or new is None or old - new <= drop + ROUNDING for drop, old, new in pairs
+    )
+
+
+def _drops(limits: Limits) -> str:
+    named = (("of capability", limits.capability_drop), ("in mathematics", limits.mathematics_drop))
+    return " or ".join(f"{drop:g} {what}" for what, drop in named if drop is not None)
+
+
+def _sums(point: Point) -> str:
+    sums = point.mathematics
+    return "" if sums is None or sums == point.capability else f", mathematics {sums:.3f}"

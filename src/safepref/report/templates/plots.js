@@ -15,7 +15,7 @@ function layout(more) {
   return merged;
 }
 
-// ---- safety against capability, safety against over-refusal
+// ---- safety against over-refusal, capability and mathematics
 
 function hoverOf(p) {
   const range = (interval, show) => (interval ? ` (${show(interval[0])} to ${show(interval[1])})` : "");
@@ -23,7 +23,9 @@ function hoverOf(p) {
   return `<b>${p.label}${p.recommended ? ", recommended" : ""}</b><br>${p.split} split<br>` +
     `safety ${percent(p.safety)}${range(p.safety_interval, percent)}<br>` +
     `over-refusal ${percent(p.over_refusal)}${range(p.over_refusal_interval, percent)}<br>` +
-    `capability ${plain(p.capability)}${range(p.capability_interval, plain)}`;
+    `capability ${plain(p.capability)}${range(p.capability_interval, plain)}<br>` +
+    `mathematics ${plain(p.mathematics)}${range(p.mathematics_interval, plain)}` +
+    (p.front ? "<br>on the front" : "");
 }
 
 function errors(points, key, colour) {
@@ -49,13 +51,19 @@ function scatter(id, key, title, view, hidden) {
   for (const method of ["base", ...DATA.methods]) {
     const colour = colourOf(method);
     const mine = all.filter((p) => p.method === method && shows(p));
-    const sweep = mine.filter((p) => p.split === "choose");
-    if (sweep.length) {
-      traces.push({ x: sweep.map((p) => p[key]), y: sweep.map((p) => p.safety), mode: "lines+markers",
-        line: { color: colour, width: 1.2 }, opacity: view === "both" ? .6 : 1, hovertemplate: "%{text}<extra></extra>",
+    // Strengths by groups of layers are not on the line of rising strength.
+    const small = mine.filter((p) => p.split === "choose");
+    for (const [mode, sweep] of [["lines+markers", small.filter((p) => typeof p.strength === "number")],
+      ["markers", small.filter((p) => typeof p.strength !== "number")]]) {
+      if (!sweep.length) continue;
+      const rings = sweep.map((p) => (p.recommended && view === "choose" ? 3 : 1.4));
+      traces.push({ x: sweep.map((p) => p[key]), y: sweep.map((p) => p.safety), mode,
+        line: { color: colour + "80", width: 1.1 }, opacity: view === "both" ? .6 : 1, hovertemplate: "%{text}<extra></extra>",
         text: sweep.map(hoverOf), name: method + " choose",
-        marker: { color: colour, symbol: symbolOf(method), size: sweep.map((p) => 5 + 4 * p.strength),
-          line: { width: sweep.map((p) => (p.recommended && view === "choose" ? 3 : 0)), color: t.ink } } });
+        marker: { symbol: method === "base" ? "x" : symbolOf(method),
+          size: sweep.map((p) => (method === "base" ? 11 : p.recommended && view === "choose" ? 15 : 5 + 4 * p.order)),
+          color: sweep.map((p) => (p.front || p.recommended || method === "base" ? colour : t.panel)),
+          line: { width: rings, color: sweep.map((p, at) => (rings[at] > 2 ? t.ink : colour)) } } });
     }
     const large = mine.filter((p) => p.split === "report");
     if (large.length) {
@@ -77,13 +85,15 @@ function scatter(id, key, title, view, hidden) {
 
 function drawTradeoff() {
   if (!$("plot-capability")) return;
-  // The strengths of many methods at once are a thicket.
-  let view = DATA.methods.length > 4 ? "report" : "both";
+  // Both splits of many methods at once are a thicket; the front is of the choose split.
+  const tried = DATA.tradeoff.points.some((p) => p.split === "choose");
+  let view = DATA.methods.length <= 4 ? "both" : tried ? "choose" : "report";
   const named = [{ name: "base", label: "Base" },
     ...DATA.methods.map((name) => ({ name, label: DATA.tradeoff.points.find((p) => p.method === name)?.label ?? name }))];
   const draw = () => {
-    for (const [id, key, title] of [["plot-capability", "capability", "mean capability"],
-      ["plot-over-refusal", "over_refusal", "over-refusal (less is further right)"]]) {
+    for (const [key, title] of [["over_refusal", "over-refusal (less is further right)"],
+      ["capability", "mean capability"], ["mathematics", "mathematics: accuracy in arithmetic"]]) {
+      const id = "plot-" + key.replace("_", "-");
       if (DATA.tradeoff.points.some((p) => p[key] !== null)) scatter(id, key, title, view, hidden);
       else $(id).textContent = "Not measured in this run.";
     }

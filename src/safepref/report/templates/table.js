@@ -1,6 +1,6 @@
-// Sorting the table of methods: base and trained points move, the published rows below stay.
-for (const table of document.querySelectorAll("#methods-table")) {
-  const heads = [...table.tHead.rows[1].cells];
+// Sorting tables: base and trained points move, the published rows below stay.
+for (const table of document.querySelectorAll("#methods-table, #strength-table")) {
+  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   heads.forEach((head, at) => head.querySelector("button")?.addEventListener("click", () => {
     const rising = head.getAttribute("aria-sort") === "descending";
     heads.forEach((other) => other.removeAttribute("aria-sort"));
@@ -14,3 +14,8 @@ for (const table of document.querySelectorAll("#methods-table")) {
     table.tBodies[0].append(...keyed.map(({ row }) => row));
   }));
 }
+$("front-only")?.addEventListener("change", ({ target }) => {
+  for (const row of $("strength-table").tBodies[0].rows) {
+    row.hidden = target.checked && !row.classList.contains("front") && !row.classList.contains("picked");
+  }
+});

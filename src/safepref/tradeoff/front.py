@@ -1,0 +1,102 @@
+"""Points of a trade-off and their Pareto front over safety, over-refusal, capability and mathematics.
+
+Mathematics has an axis of its own because it is what alignment costs first (arXiv 2409.07772); it is the
+accuracy of the arithmetic tasks, which the mean of capability holds too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, mean
+from typing import Any
+
+from safepref.statistics import LEVEL
+from safepref.strength import Strength, strength_text
+
+AXES = ("safety", "over_refusal", "capability", "mathematics")
+"""Over-refusal is better low, the others high."""
+MATHEMATICS = "arithmetic"
+"""Tasks whose name begins so are mathematics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One method, or merge, at one strength with its scores on the choose split."""
+
+    method: str
+    strength: Strength
+    scores: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """For sentences: "nca at strength 0.8"."""
+        return f"{self.method} at strength {strength_text(self.strength)}"
+
+    @property
+    def safety(self) -> float:
+        """Global safety, 0..1."""
+        return float(self.scores["safety"]["global"])
+
+    @property
+    def over_refusal(self) -> float:
+        """Share of harmless look-alikes that were not answered, 0..1."""
+        return float(self.scores["over_refusal"]["rate"])
+
+    @property
+    def capability(self) -> float:
+        """Mean capability score, 0..1; 0 where none was measured."""
+        found = self.scores["capability"]["mean"]
+        return float(found) if found is not None else 0.0
+
+    @property
+    def mathematics(self) -> float | None:
+        """Accuracy in arithmetic, 0..1; None where none was asked."""
+        return mathematics_of(self.scores)[0]
+
+    @property
+    def capability_error(self) -> float:
+        """Standard error of `capability`, from its interval; 0 where it has none."""
+        interval = self.scores["capability"].get("interval")
+        if interval is None:
+            return 0.0
+        return float(interval[1] - interval[0]) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))
+
+    def value(self, axis: str) -> float | None:
+        """The value on one of `AXES`."""
+        found: float | None = getattr(self, axis)
+        return found
+
+
+def mathematics_of(scores: Mapping[str, Any] | None) -> tuple[float | None, list[float] | None]:
+    """Accuracy in arithmetic and its interval, which only a single task has; None where none was asked."""
+    part = (scores or {}).get("capability") or {}
+    tasks = {name: score for name, score in (part.get("tasks") or {}).items() if name.startswith(MATHEMATICS)}
+    if not tasks:
+        return None, None
+    interval = (part.get("intervals") or {}).get(next(iter(tasks))) if len(tasks) == 1 else None
+    return mean(map(float, tasks.values())), interval
+
+
+def gains(point: Point) -> tuple[float, ...]:
+    """Values `(A,)` of a point on the axes that it has, each better high."""
+    found = []
+    for axis in AXES:
+        value = point.value(axis)
+        if value is not None:
+            found.append(-value if axis == "over_refusal" else value)
+    return tuple(found)
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """The points that no other one beats: as good on every axis and better on one."""
+    values = [gains(point) for point in points]
+
+    def beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return len(a) == len(b) and a != b and all(x >= y for x, y in zip(a, b, strict=True))
+
+    return [
+        point
+        for point, own in zip(points, values, strict=True)
+        if not any(beats(other, own) for other in values)
+    ]
