@@ -75,7 +75,9 @@ def check_run(
     findings = check_pairs(pairs, tokenizer, file=str(folder / "pairs.jsonl"), **shared)
     findings += check_examples(examples, tokenizer, file=str(folder / "examples.jsonl"), **shared)
     asked = recipe.evaluation
-    for name in dict.fromkeys((recipe.data.prompts, asked.prompts, asked.benign, asked.toxicity)):
+    for name in dict.fromkeys(
+        (recipe.data.prompts, asked.prompts, asked.benign, asked.toxicity, asked.ordinary)
+    ):
         if name is not None and Path(name).is_file():
             # What is only asked is cut where generation cuts it.
             own = limits if name == recipe.data.prompts else replace(limits, max_prompt=PROMPT_LIMIT)
@@ -85,7 +87,7 @@ def check_run(
         [
             (replace(prompt, split=side), Where(prompt.source, 0))
             for side, suite in sides
-            for prompt in (*suite.safety, *suite.benign)
+            for prompt in (*suite.safety, *suite.benign, *suite.ordinary)
             if prompt.attack is None
         ]
     )

@@ -192,6 +192,7 @@ STAGES = {
     "judges": "Judges",
     "data": "Data",
     "check": "Data doctor",
+    "base": "Base",
     "train": "Training",
     "evaluate": "Evaluation",
     "report": "Report",
