@@ -147,18 +147,19 @@ def evaluate_models(
             f"look-alikes, {len(suite.toxicity)} beginnings, {questions} benchmark rows, "
             f"{len(suite.ordinary)} ordinary requests"
         )
-        mine_alone = request.adapter is None and request.base in (None, model_id)
+        untrained = request.adapter is None or request.strength == 0
+        own_base = untrained and request.base in (None, model_id)
         if _needs_base(suite):
             suite = _against(suite, request, reference or _base_side(request, suite, loaded, work))
         with variant(loaded, request.adapter, request.strength), progress_by_stage() as show:
             engine = LocalEngine(loaded, batch_size=request.batch_size, system=request.system)
-            policy = Policy(identity, engine, loaded.model, loaded.tokenizer, mine_alone)
+            policy = Policy(identity, engine, loaded.model, loaded.tokenizer, own_base)
             scores = evaluate(policy, suite, judges, samples_dir=work, progress=show)
         for line in unread_notes(model_id, scores):
             console().print(line)
         label = {"model": model_id, "strength": request.strength}
         mine = [{**row, **label} for row in read_samples(work)]
-        if mine_alone:
+        if own_base:
             add_above_chance(scores, above_chance(mine))
         rows += mine
         adapter = str(request.adapter) if request.adapter is not None else None

@@ -115,6 +115,9 @@ def gather(recipe: Recipe) -> Prompts:
         ],
         chat=_chat(asked, "report", _cap(asked.chat_rows, asked.limit), seed),
     )
+    ordinary = ordinary_requests(None, "choose", notes)
+    if asked.ordinary is not None:
+        ordinary = _apart(ordinary, report.ordinary)
     by_chat = _chat(asked, "choose", _cap(asked.choose_chat, asked.limit), seed)
     choose = Suite(
         safety=_attacked(_apart(harmful["choose"], harmful["report"]), "choose", asked, seed),
@@ -123,9 +126,7 @@ def gather(recipe: Recipe) -> Prompts:
         ),
         capability=[_choose_arithmetic(report, _cap(asked.choose_arithmetic, asked.limit), seed)],
         chat=_without_reported(by_chat, report),
-        ordinary=_sample(
-            ordinary_requests(None, "choose", notes), _cap(asked.choose_ordinary, asked.limit), seed
-        ),
+        ordinary=_sample(ordinary, _cap(asked.choose_ordinary, asked.limit), seed),
     )
     pairs = _ready_pairs(recipe, notes)
     held_out = [p for kind in (harmful, benign) for side in ("choose", "report") for p in kind[side]]
