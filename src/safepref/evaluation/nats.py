@@ -18,7 +18,6 @@ from safepref.data.render import renderer
 from safepref.errors import InputError
 from safepref.evaluation.row_tasks import without_marks
 from safepref.evaluation.samples import RESUME, Policy, Progress, ResumeLog, silent, write_samples
-from safepref.evaluation.scoring import PairScorer, max_length
 from safepref.evaluation.tasks import CapabilityTask, read_task
 from safepref.statistics import DRAWS, Estimate, percentile_interval, resampled_means
 
@@ -59,6 +58,8 @@ def answer_nats(
     """
     if policy.model is None:
         raise InputError(f"{stage}: needs log-likelihoods, which {policy.engine.name} does not give")
+    from safepref.evaluation.scoring import PairScorer, max_length  # loads torch, which reports do without
+
     render = renderer(policy.tokenizer, system)
     pairs = []
     for item in given:
