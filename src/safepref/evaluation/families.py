@@ -133,7 +133,8 @@ def family_rows(side: Split, families: Sequence[str] | None = None) -> list[Row]
     A problem that two families have is the first one's alone.
     """
     rows: dict[str, Row] = {}
-    others = {q for name in FAMILIES for s in ("choose", "report") if s != side for q, _ in _dealt(name)[s]}
+    other: Split = "choose" if side == "report" else "report"
+    others = {question for name in FAMILIES for question, _ in _dealt(name)[other]}
     for name in families or FAMILIES:
         for question, answer in _dealt(name)[side]:
             if question not in others:

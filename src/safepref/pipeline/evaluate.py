@@ -141,7 +141,8 @@ def evaluate_models(
         work = cache_dir("evaluate", sha256_json([identity, asked])[:16])
         used.append(work)
         suite = whole
-        questions = sum(len(task.rows) for task in (*suite.capability, *suite.nats, *suite.chat))
+        questions = sum(len(task.rows) for task in (*suite.capability, *suite.nats))
+        questions += sum(len(task.rows) for task in suite.chat)
         console().print(
             f"{model_id}: {len(suite.safety)} harmful prompts, plain and attacked, {len(suite.benign)} "
             f"look-alikes, {len(suite.toxicity)} beginnings, {questions} benchmark rows, "
