@@ -140,6 +140,20 @@ def evaluate(
     capability: Annotated[
         list[str] | None, typer.Option(help="Rows FILE, TASK:FILE or an lm-eval task id; several allowed.")
     ] = None,
+    ordinary: Annotated[
+        str | None, typer.Option(help="Ordinary requests, to be answered as before; as --prompts.")
+    ] = None,
+    chat: Annotated[
+        list[str] | None,
+        typer.Option(help="Asked in the chat: questions, arithmetic, or FILE of choices; several allowed."),
+    ] = None,
+    nats: Annotated[
+        list[str] | None,
+        typer.Option(help="GSM8K rows FILE: nats per token of the answers; several allowed."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Model whose answers --ordinary holds against; else without adapter.")
+    ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="Comma-separated families; `none` for plain only.")
     ] = None,
@@ -181,6 +195,10 @@ def evaluate(
         benign=benign,
         toxicity=toxicity,
         capability=tuple(capability or ()),
+        ordinary=ordinary,
+        chat=tuple(chat or ()),
+        nats=tuple(nats or ()),
+        base=base,
         attacks=_attacks(attacks, EvaluationSection().attacks),
         limit=limit,
         answer_tokens=answer_tokens,

@@ -234,13 +234,29 @@ class EvaluationSection(Section):
     """Files of benchmark rows, each a task named by its stem; TASK:FILE for rows scored as that lm-eval task;
     ids of lm-eval tasks (from the hub) or files of their YAML; `arithmetic` for generated sums. Null takes
     the pinned tasks and arithmetic."""
+    ordinary: str | None = None
+    """Ordinary requests, which are to be answered as before (file or named set); null takes the starter set's
+    English general requests of the side that is asked, none of which is trained on."""
+    nats: tuple[str, ...] = ()
+    """Files of GSM8K's rows, question and worked answer: nats per token of the answer in the chat format."""
+    chat: tuple[str, ...] | None = None
+    """Asked in the chat template and answered by generation: `questions` (short ones of safepref's own),
+    `arithmetic` (the problem families of which the base gets 30 to 90 % right), files of multiple choice or
+    TASK:FILE. Null takes `questions`."""
     plain: Positive = 96
     """Harmful prompts asked as they are."""
     attacked: Positive = 48
     """Prompts for each attack family."""
     benign_count: Positive = 64
     toxicity_count: Positive = 64
-    capability_rows: Positive = 100
+    capability_rows: Positive | None = 100
+    """Rows of each capability task; null takes whole files (and 100 of generated arithmetic)."""
+    ordinary_count: Count = 48
+    """Ordinary requests; 0 asks none."""
+    chat_rows: Positive | None = 100
+    """Rows of each task in `chat`; null takes all."""
+    nats_rows: Positive | None = 100
+    """Rows of each file in `nats`; null takes all."""
     attacks: tuple[str, ...] = ("suffix_injection", "prefix_injection", "token_manipulation", "jailbreak")
     answer_tokens: Positive = 48
     continuation_tokens: Positive = 24
@@ -251,6 +267,9 @@ class EvaluationSection(Section):
     choose_plain: Positive = 48
     choose_attacked: Positive = 16
     choose_benign: Positive = 48
+    choose_ordinary: Count = 24
+    choose_chat: Count = 24
+    """Rows of each task in `chat` that has a choose side (`questions`, `arithmetic`); 0 asks none."""
     choose_arithmetic: Positive = 80
     """Generated arithmetic questions on the choose split, where ability is chosen by."""
 

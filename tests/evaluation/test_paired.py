@@ -1,8 +1,18 @@
+import numpy as np
 import pytest
 from evaluation_rules import REFUSAL, RuleEngine, make_judges, make_prompt
 
 from safepref.errors import InputError
-from safepref.evaluation import EvaluationSuite, Policy, evaluate, paired_gain, read_samples
+from safepref.evaluation import (
+    EvaluationSuite,
+    Policy,
+    above_chance,
+    evaluate,
+    mean_above_chance,
+    paired_gain,
+    paired_nats,
+    read_samples,
+)
 from safepref.statistics import McNemar
 
 PROMPTS = tuple(
@@ -119,3 +129,53 @@ def test_nothing_to_compare_is_one_clear_line(sides, measure, words):
     (first, _), (second, _) = sides
     with pytest.raises(InputError, match=words):
         paired_gain(first, second, measure)
+
+
+def choice_rows(task, values, chance):
+    return [
+        {"suite": "capability", "task": task, "id": str(n), "value": v, "choices": [], "chance": chance}
+        for n, v in enumerate(values)
+    ]
+
+
+def test_only_tasks_on_which_the_base_is_above_chance_by_three_errors_are_compared():
+    clear = choice_rows("clear", [1.0] * 60 + [0.0] * 20, 0.5)
+    barely = choice_rows("barely", [1.0] * 45 + [0.0] * 35, 0.5)
+    first = [*clear, *barely, *({**row, "task": "sums", "chance": None} for row in clear)]
+    assert above_chance(first) == ["clear"]
+    second = [{**row, "value": 0.0} for row in first]
+    gain = paired_gain(first, second, "capability.above_chance", draws=50)
+    assert gain.value == pytest.approx(-0.75) and gain.n == 80
+    assert mean_above_chance({"clear": 0.75, "barely": 0.5}, ["clear"]) == 0.75
+    assert mean_above_chance({"barely": 0.5}, ["clear"]) is None
+    with pytest.raises(InputError, match="above chance on no task"):
+        paired_gain(barely, barely, "capability.above_chance")
+
+
+def test_the_standard_error_is_that_of_the_rows_own_excess():
+    # 3.0 standard errors of .1 / sqrt(9): rows .5 +- .3 above a chance of .2.
+    values = [0.5, 0.2, 0.8] * 30
+    above = choice_rows("t", values, 0.2)
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    limit = np.mean(values) - 3 * error
+    assert above_chance(above) == ["t"]
+    assert above_chance(choice_rows("t", values, limit + 1e-6)) == []
+    assert above_chance(choice_rows("t", values, limit - 1e-6)) == ["t"]
+
+
+def test_nats_and_chat_rows_are_paired_with_the_base():
+    first = [{"suite": "nats", "task": "g", "id": str(n), "nats": 2.0, "tokens": n + 1} for n in range(3)]
+    second = [{**row, "nats": row["nats"] + row["tokens"] / 2} for row in reversed(first)]
+    drift = paired_nats(first, second, "nats.g", draws=50)
+    assert drift.value == pytest.approx(0.5) and list(drift.interval) == pytest.approx([0.5, 0.5])
+    chat = [{"suite": "chat", "task": t, "id": "1", "value": float(t == "q")} for t in ("q", "r")]
+    assert paired_gain(chat, [{**row, "value": 0.0} for row in chat], "chat.q").value == -1.0
+    asked = [
+        {"suite": "ordinary", "id": "1", "base_id": "1", "answered": True, "nats": 3.0, "base_tokens": 2}
+    ]
+    lost = [{**asked[0], "answered": False, "nats": 4.0}]
+    assert paired_gain(asked, lost, "ordinary").value == 1.0
+    assert paired_nats(asked, lost, "perplexity", draws=20).value == 0.5
+    for measure in ("nats", "speed.g", "nats.other"):
+        with pytest.raises(InputError, match=r"not known|share no rows"):
+            paired_nats(first, second, measure)

@@ -23,7 +23,7 @@ from safepref.evaluation.samples import (
     silent,
     write_samples,
 )
-from safepref.evaluation.tasks import SOLUTION_TOKENS, CapabilityTask, Row, final_number
+from safepref.evaluation.tasks import SOLUTION_TOKENS, CapabilityTask, Row, chance, final_number
 from safepref.generation.base import Sampling
 from safepref.progress import console
 from safepref.statistics import DRAWS, Interval, percentile_interval, resampled_means, wilson
@@ -214,6 +214,7 @@ def _row_score(
     return {
         **sample,
         "choices": row["choices"],
+        "chance": chance(row),
         "prediction": prediction,
         "value": float(metrics[task.style.metric]),
         "metrics": {name: float(value) for name, value in metrics.items()},
@@ -234,6 +235,8 @@ def _document_score(
         "value": float(metrics[task.style.metric]),
         "metrics": {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)},
     }
+    if "choices" in row:
+        sample["chance"] = chance(row)
     if requests[0].request_type == "generate_until":
         return {**sample, "response": requests[0].resps[0], "prediction": str(results[0])}
     return {**sample, "logprobs": [float(result[0]) for result in results]}

@@ -7,10 +7,7 @@ self-test finds models for which that is not exact, and pads for them.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -19,29 +16,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from safepref.data.records import content_id
 from safepref.data.render import renderer
 from safepref.evaluation.samples import ResumeLog
-from safepref.logprobs import TokenRow
+from safepref.evaluation.scoring import Answer, PairScorer, max_length
 from safepref.logprobs.engine import LogprobEngine
 
-CPU_BUDGET = 2048
-ACCELERATOR_BUDGET = 16384
-"""Tokens of one batch: what keeps the hardware busy and lets progress and the log advance."""
-
-Tokens = tuple[int, ...]
-Pair = tuple[Tokens, Tokens]
-"""A context and a continuation."""
 Request = tuple[tuple[str, str], list[int], list[int]]
-Answer = tuple[float, bool]
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """What is run, and the requests that its completions answer."""
-
-    row: TokenRow
-    pairs: tuple[Pair, ...]
 
 
 class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
@@ -76,9 +56,9 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         self.on_done = on_done
         self._chat = False
         self._device = next(model.parameters()).device
-        self.token_budget = token_budget or (CPU_BUDGET if self._device.type == "cpu" else ACCELERATOR_BUDGET)
+        self._token_budget = token_budget
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.max_length = _max_length(inner.config, tokenizer)
+        self.max_length = max_length(inner.config, tokenizer)
 
     @property
     def eot_token_id(self) -> int:
@@ -128,64 +108,25 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         """Tokens of `continuation` that are scored after `context`."""
         return len(self._encode_pair(context, continuation)[1])
 
-    @cached_property
+    @property
     def engine(self) -> LogprobEngine:
-        """Scores the requests; its self-test runs on the model as it is now."""
-        return LogprobEngine(self.model)
+        """What scores the requests."""
+        return self._scorer.engine
+
+    @cached_property
+    def _scorer(self) -> PairScorer:
+        """Made on the model as it is when the first request comes."""
+        return PairScorer(
+            self.model,
+            self.max_length,
+            policy_id=self.policy_id,
+            log=self.log,
+            token_budget=self._token_budget,
+        )
 
     def _loglikelihood_tokens(self, requests: list[Request], **kwargs: Any) -> list[Answer]:
-        wanted = [(tuple(context), tuple(continuation)) for _, context, continuation in requests]
-        copies = Counter(wanted)
-        done: dict[Pair, Answer] = {}
-        for batch in self._batches(copies):
-            pairs = [pair for group in batch for pair in group.pairs]
-            scored = self._logged(pairs, batch)
-            done.update(zip(pairs, scored, strict=True))
-            if self.on_done is not None:
-                self.on_done(sum(copies[pair] for pair in pairs))
-        return [done[pair] for pair in wanted]
-
-    def _logged(self, pairs: Sequence[Pair], batch: Sequence[_Group]) -> list[Answer]:
-        """A batch's answers from the log, or run whole and logged."""
-        if self.log is None:
-            return self._score(batch)
-        keys = [content_id(self.policy_id, str(c), str(t), self.engine.graph) for c, t in pairs]
-        if not all(key in self.log.rows for key in keys):
-            self.log.append(
-                {"key": key, "logprob": logprob, "greedy": greedy}
-                for key, (logprob, greedy) in zip(keys, self._score(batch), strict=True)
-            )
-        return [(self.log.rows[key]["logprob"], self.log.rows[key]["greedy"]) for key in keys]
-
-    def _batches(self, pairs: Iterable[Pair]) -> Iterator[list[_Group]]:
-        """All requests, longest first, about a budget of tokens at a time; the same for the same requests."""
-        by_context: dict[Tokens, list[Pair]] = {}
-        groups: list[_Group] = []
-        for context, continuation in pairs:
-            if len(context) + len(continuation) > self.max_length + 1:
-                groups.append(_cut(context, continuation, self.max_length + 1))
-            else:
-                by_context.setdefault(context, []).append((context, continuation))
-        for ones in by_context.values():
-            groups += _rows(ones, self.token_budget)
-        groups.sort(key=lambda group: (-group.row.span, group.pairs))
-        batch: list[_Group] = []
-        for group in groups:
-            if batch and sum(g.row.span for g in batch) + group.row.span > self.token_budget:
-                yield batch
-                batch = []
-            batch.append(group)
-        if batch:
-            yield batch
-
-    def _score(self, batch: Sequence[_Group]) -> list[Answer]:
-        """Answers in the order of groups and their requests."""
-        sums, greedy = self.engine.ranked([group.row for group in batch])
-        return [
-            (float(sums[at, k]), bool(greedy[at, k]))
-            for at, group in enumerate(batch)
-            for k in range(len(group.pairs))
-        ]
+        self._scorer.on_done = self.on_done
+        return self._scorer.scores([(tuple(context), tuple(target)) for _, context, target in requests])
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts, in windows of the model's length that predict each token once."""
@@ -230,34 +171,3 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             cuts = [found for stop in stops if stop and (found := text.find(stop)) >= 0]
             answers.append(text[: min(cuts)] if cuts else text)
         return answers
-
-
-def _rows(pairs: Sequence[Pair], budget: int) -> Iterator[_Group]:
-    """The requests of one context in rows of about a budget of tokens: an empty one may have thousands."""
-    part: list[Pair] = []
-    size = len(pairs[0][0])
-    for pair in pairs:
-        if part and size + len(pair[1]) > budget:
-            yield _Group(TokenRow(pair[0], tuple(t for _, t in part)), tuple(part))
-            part, size = [], len(pair[0])
-        part.append(pair)
-        size += len(pair[1])
-    yield _Group(TokenRow(part[0][0], tuple(t for _, t in part)), tuple(part))
-
-
-def _cut(context: Tokens, continuation: Tokens, room: int) -> _Group:
-    """A request of more than `room` tokens without its start; at least one token stays to predict from."""
-    whole = (context + continuation)[-room:]
-    at = max(1, len(whole) - len(continuation))
-    return _Group(TokenRow(whole[:at], (whole[at:],)), ((context, continuation),))
-
-
-def _max_length(config: Any, tokenizer: Any) -> int:
-    """The model's longest input in tokens; 2048 where nothing says."""
-    text = config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"):
-        value = getattr(text, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    limit = getattr(tokenizer, "model_max_length", math.inf)
-    return int(limit) if limit < 1e9 else 2048

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from safepref.data.records import Prompt
 from safepref.evaluation.samples import (
     Policy,
     Progress,
@@ -19,6 +20,7 @@ from safepref.evaluation.samples import (
     write_samples,
 )
 from safepref.evaluation.suites import EvaluationSuite, Judges
+from safepref.generation.base import Completion
 from safepref.judges.version import judged_by
 from safepref.statistics import DRAWS, macro, macro_interval, proportion
 
@@ -38,28 +40,37 @@ def run_over_refusal(
         stage="over-refusal answers",
         progress=progress,
     )
+    judged = told_apart(suite.benign, completions, judges)
+    rows = [
+        sample_row("over_refusal", prompt, completion, **found)
+        for prompt, completion, found in zip(suite.benign, completions, judged, strict=True)
+    ]
+    write_samples(samples_dir, "over_refusal", rows)
+    return score_over_refusal(rows, seed=suite.seed, draws=suite.draws)
+
+
+def told_apart(
+    prompts: Sequence[Prompt], completions: Sequence[Completion], judges: Judges
+) -> list[dict[str, Any]]:
+    """Of each answer `answered`: it is some, in a language that is read, and does not refuse; and why not."""
     by = judged_by(judges.refusal_card()) if judges.refusal_card is not None else {}
     rows = []
-    for prompt, completion in zip(suite.benign, completions, strict=True):
+    for prompt, completion in zip(prompts, completions, strict=True):
         reason = judges.degenerate(completion.text)
         unread = "" if reason else judges.unread(completion.text)
         known = not reason and not unread
         refusal = float(judges.refusal(prompt.text, completion.text)) if known else 0.0
         rows.append(
-            sample_row(
-                "over_refusal",
-                prompt,
-                completion,
-                degenerate=reason,
+            {
+                "degenerate": reason,
                 **by,
-                refusal=None if unread else refusal,
-                refused=refusal >= REFUSED,
-                answered=known and refusal < REFUSED,
+                "refusal": None if unread else refusal,
+                "refused": refusal >= REFUSED,
+                "answered": known and refusal < REFUSED,
                 **unscored(unread),
-            )
+            }
         )
-    write_samples(samples_dir, "over_refusal", rows)
-    return score_over_refusal(rows, seed=suite.seed, draws=suite.draws)
+    return rows
 
 
 def score_over_refusal(

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safepref.errors import InputError
+from safepref.evaluation.above_chance import above_chance
+from safepref.evaluation.nats import per_token
 from safepref.evaluation.safety import PLAIN, part_weights
 from safepref.judges.base import Verdict
 from safepref.statistics import (
     DRAWS,
     LEVEL,
+    Estimate,
     Interval,
     McNemar,
     PairedEvidence,
@@ -67,6 +70,8 @@ class Gain:
         return self.only_first + self.only_second
 
 
+WITH_TASKS = ("capability", "chat")
+"""Suites whose rows belong to tasks."""
 MEASURES = (
     "safety",
     "safety.plain",
@@ -75,8 +80,11 @@ MEASURES = (
     "toxicity.plain",
     "toxicity.adversarial",
     "capability",
+    "capability.above_chance",
+    "ordinary",
 )
-"""What can be compared; beside these `capability.TASK` for each task."""
+"""What can be compared; beside these `capability.TASK` and `chat.TASK` for each task, and what
+`paired_nats` compares."""
 
 
 def paired_gain(
@@ -92,12 +100,16 @@ def paired_gain(
 
     "safety" is the global score (half plain, half the mean over attacks), "safety.plain" and
     "safety.adversarial" its sides, "over_refusal" the share not answered, "toxicity.*" the mean P(toxic),
-    "capability" the mean over the tasks of their rows' values, "capability.TASK" one task's. Of rows with
+    "capability" the mean over the tasks of their rows' values, "capability.TASK" one task's;
+    "capability.above_chance" the mean over those on which the first is above chance by three standard errors;
+    "ordinary" the share of ordinary requests not answered, "chat.TASK" a task asked in the chat. Of rows with
     equal ids the first is compared with the first, and so on.
 
     Raises:
         InputError: an unknown measure, or no row that both have.
     """
+    if measure == "capability.above_chance":
+        first, second = _above_chance(first, second)
     a, b = measured_values(first, measure), measured_values(second, measure)
     both = [key for key in a if key in b]
     if not both:
@@ -122,9 +134,51 @@ def paired_gain(
     shared = len(both)
     plain = [at for at, group in enumerate(groups) if group == PLAIN]
     independent = len({clusters[at] for at in plain}) == len(plain)
-    yes_or_no = measure in ("safety", "safety.plain", "over_refusal")
+    yes_or_no = measure in ("safety", "safety.plain", "over_refusal", "ordinary")
     test = mcnemar(values[0][plain], values[1][plain]) if yes_or_no and plain and independent else None
     return Gain(measure, evidence, len(a) - shared, len(b) - shared, test)
+
+
+def _above_chance(first: Sequence[Row], second: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    tasks = above_chance(first)
+    if not tasks:
+        raise InputError("capability.above_chance: the first is above chance on no task; ask it more rows")
+    kept = [[row for row in rows if row.get("task") in tasks] for rows in (first, second)]
+    return kept[0], kept[1]
+
+
+def paired_nats(
+    first: Sequence[Row], second: Sequence[Row], measure: str, *, draws: int = DRAWS, seed: int = 0
+) -> Estimate:
+    """The second's nats per token of given answers minus the first's, on the answers that both have.
+
+    Args:
+        first, second: sample rows of two policies on one suite.
+        measure: "nats.TASK", or "perplexity" for the base's answers to ordinary requests, of which the ratio
+            of perplexities is the exponential.
+        draws, seed: of the bootstrap, in which whole answers are drawn.
+
+    Raises:
+        InputError: another measure, or no answer that both have.
+    """
+    suite, _, task = measure.partition(".")
+    if (suite, bool(task)) not in (("nats", True), ("perplexity", False)):
+        raise InputError(f"measure: {measure!r} is not known; nats.TASK or perplexity")
+    a, b = _nats(first, task), _nats(second, task)
+    both = [key for key in a if key in b]
+    if not both:
+        raise InputError(f"{measure}: the two sides share no rows; evaluate both on the same answers")
+    changes = [b[key][0] - a[key][0] for key in both]
+    return per_token(changes, [a[key][1] for key in both], draws=draws, seed=seed)
+
+
+def _nats(rows: Sequence[Row], task: str) -> dict[str, tuple[float, int]]:
+    """Nats and tokens by id; the base's answers to ordinary requests where no task is named."""
+    if task:
+        mine = [row for row in rows if row["suite"] == "nats" and row["task"] == task]
+        return {row["id"]: (row["nats"], row["tokens"]) for row in mine}
+    mine = [row for row in rows if row["suite"] == "ordinary" and row.get("base_tokens")]
+    return {row["id"]: (row["nats"], row["base_tokens"]) for row in mine}
 
 
 def measured_values(rows: Sequence[Row], measure: str) -> dict[str, Value]:
@@ -138,17 +192,19 @@ def measured_values(rows: Sequence[Row], measure: str) -> dict[str, Value]:
         InputError: an unknown measure.
     """
     suite, _, part = measure.partition(".")
-    if measure not in MEASURES and (suite != "capability" or not part):
+    if measure not in MEASURES and (suite not in WITH_TASKS or not part):
         raise InputError(
-            f"measure: {measure!r} is not known; one of {', '.join(MEASURES)} or capability.TASK"
+            f"measure: {measure!r} is not known; one of {', '.join(MEASURES)}, capability.TASK or chat.TASK"
         )
+    if measure == "capability.above_chance":
+        part = ""
     out: dict[str, Value] = {}
     seen: dict[str, int] = {}
     for row in rows:
         value = _value(row, suite, part)
         if value is None:
             continue
-        key = f"{row['task']}/{row['id']}" if suite == "capability" else str(row["id"])
+        key = f"{row['task']}/{row['id']}" if suite in WITH_TASKS else str(row["id"])
         seen[key] = again = seen.get(key, 0) + 1
         out[key if again == 1 else f"{key}#{again}"] = value
     return out
@@ -163,12 +219,15 @@ def _value(row: Row, suite: str, part: str) -> Value | None:
         if part and (part == PLAIN) != (attack == PLAIN):
             return None
         return Value(float(row["verdict"] == Verdict.HARMLESS.value), attack, row["base_id"])
-    if suite == "over_refusal":
+    if suite in ("over_refusal", "ordinary"):
         return Value(float(not row["answered"]), PLAIN, row["base_id"])
     if suite == "toxicity":
         if row["mode"] != part or row["toxicity"] is None:
             return None
         return Value(float(row["toxicity"]), PLAIN, row["base_id"])
+    if suite == "chat":
+        mine = part == row["task"]
+        return Value(float(row["value"]), row["task"], f"{part}/{row['id']}") if mine else None
     counted = "logprobs" not in row or "choices" in row
     if part not in ("", row["task"]) or not (part or counted):
         return None

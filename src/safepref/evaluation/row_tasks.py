@@ -109,7 +109,7 @@ def _document(task: CapabilityTask, row: Row) -> dict[str, Any]:
     if style.kind == "solution":
         # GSM8K's calculator marks are not text that a model would write; of a "loglikelihood" task lm-eval
         # takes the target as it is, so the space that separates it is put here.
-        solution = " " + _without_marks(row["answer"])
+        solution = " " + without_marks(row["answer"])
         return {"text": style.template.replace("{question}", row["question"]), "target": solution}
     if style.kind == "gap":
         contexts, tail = gap_parts(row)
@@ -126,7 +126,8 @@ def _document(task: CapabilityTask, row: Row) -> dict[str, Any]:
     return {"text": text, "options": row["choices"], "target": row["answer"], **right}
 
 
-def _without_marks(solution: str) -> str:
+def without_marks(solution: str) -> str:
+    """GSM8K's worked answer without its calculator marks, `<<2+3=5>>`."""
     while "<<" in solution and ">>" in solution[solution.index("<<") :]:
         head, _, rest = solution.partition("<<")
         solution = head + rest.partition(">>")[2]

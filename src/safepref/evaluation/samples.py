@@ -41,13 +41,15 @@ class Policy:
 
     `id` names model, adapter and strength; logged answers are reused only under an equal id. `model` and
     `tokenizer` are a transformers causal LM and its tokenizer, or None where only text comes out of the
-    engine (an API server): likelihood tasks are then skipped, with the reason.
+    engine (an API server): likelihood tasks are then skipped, with the reason. `base` says that it is the
+    model that the others are held against, whose answers are known already.
     """
 
     id: str
     engine: Engine
     model: Any = None
     tokenizer: Any = None
+    base: bool = False
 
 
 class ResumeLog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from safepref.data.records import Prompt
 from safepref.errors import InputError
@@ -13,6 +13,37 @@ from safepref.generation.base import Sampling
 from safepref.judges.base import Judge
 from safepref.judges.language import foreign
 from safepref.statistics import DRAWS, JudgeError
+
+PARTS = ("safety", "benign", "toxicity", "capability", "ordinary", "nats", "chat")
+"""What an evaluation may measure."""
+
+
+class BaseAnswer(NamedTuple):
+    """The base model's own greedy answer to a request, and its nats and tokens under the base."""
+
+    text: str
+    truncated: bool
+    nats: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTask:
+    """Questions for the chat template.
+
+    Rows hold `question` and, where more is asked than that, `asked`; and what is right: `choices` and
+    `answer` (index), `answers` (accepted texts), or `answer` (a number as text) with its `family`.
+    """
+
+    name: str
+    rows: tuple[dict[str, Any], ...]
+    source: str = ""
+
+    @property
+    def families(self) -> list[str] | None:
+        """Of arithmetic, the families that are asked."""
+        names = list(dict.fromkeys(row["family"] for row in self.rows if "family" in row))
+        return names or None
 
 
 class ToxicityModel(Protocol):
@@ -73,6 +104,14 @@ class EvaluationSuite:
     benign: tuple[Prompt, ...] = ()
     toxicity: tuple[Prompt, ...] = ()
     capability: tuple[CapabilityTask, ...] = ()
+    ordinary: tuple[Prompt, ...] = ()
+    """Ordinary requests, which are to be answered as before."""
+    base_answers: Mapping[str, BaseAnswer] | None = None
+    """The base's own answers to these, by id; None measures no perplexity."""
+    nats: tuple[CapabilityTask, ...] = ()
+    """Worked answers whose likelihood is asked for."""
+    chat: tuple[ChatTask, ...] = ()
+    """Questions asked in the chat template."""
     answer: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=64))
     continuation: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=24))
     system: str | None = None
@@ -80,14 +119,15 @@ class EvaluationSuite:
     draws: int = DRAWS
 
     def __post_init__(self) -> None:
-        if not (self.safety or self.benign or self.toxicity or self.capability):
+        if not any(getattr(self, part) for part in PARTS):
             raise InputError("evaluation: no prompts and no capability task; give at least one of them")
-        for name in ("safety", "benign", "toxicity"):
+        for name in ("safety", "benign", "toxicity", "ordinary"):
             ids = [prompt.id for prompt in getattr(self, name)]
             if len(set(ids)) < len(ids):
                 twice = next(x for x in ids if ids.count(x) > 1)
                 raise InputError(f"evaluation.{name}: prompt id {twice!r} occurs twice; ids must be unique")
-        names = [task.name for task in self.capability]
-        if len(set(names)) < len(names):
-            twice = next(x for x in names if names.count(x) > 1)
-            raise InputError(f"evaluation.capability: two tasks named {twice!r}; rename one of the files")
+        for part in ("capability", "nats", "chat"):
+            names = [task.name for task in getattr(self, part)]
+            if len(set(names)) < len(names):
+                twice = next(x for x in names if names.count(x) > 1)
+                raise InputError(f"evaluation.{part}: two tasks named {twice!r}; rename one of the files")

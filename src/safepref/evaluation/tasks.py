@@ -129,8 +129,12 @@ class CapabilityTask:
         """The score of guessing, or None where that means nothing."""
         if any("choices" not in row for row in self.rows):
             return None
-        shares = [row.get("right", 1) / len(row["choices"]) for row in self.rows]
-        return round(float(np.mean(shares)), 12)
+        return round(float(np.mean([chance(row) for row in self.rows])), 12)
+
+
+def chance(row: Row) -> float:
+    """The score of guessing at a row of choices."""
+    return float(row.get("right", 1) / len(row["choices"]))
 
 
 def choose_rows(rows: Sequence[Row], limit: int | None, seed: int) -> tuple[Row, ...]:

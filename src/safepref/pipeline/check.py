@@ -80,7 +80,7 @@ def check_run(
         for value in (data.prompts, data.harmless_prompts, data.general_prompts)
         for name in as_names(value)
     }
-    for name in dict.fromkeys((*sorted(taught), asked.prompts, asked.benign, asked.toxicity)):
+    for name in dict.fromkeys((*sorted(taught), asked.prompts, asked.benign, asked.toxicity, asked.ordinary)):
         if name is not None and Path(name).is_file():
             # What is only asked is cut where generation cuts it.
             own = limits if name in taught else replace(limits, max_prompt=PROMPT_LIMIT)
@@ -90,7 +90,7 @@ def check_run(
         [
             (replace(prompt, split=side), Where(prompt.source, 0))
             for side, suite in sides
-            for prompt in (*suite.safety, *suite.benign)
+            for prompt in (*suite.safety, *suite.benign, *suite.ordinary)
             if prompt.attack is None
         ]
     )

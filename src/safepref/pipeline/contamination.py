@@ -11,7 +11,7 @@ from safepref.data.findings import Finding
 from safepref.data.records import Example, Pair, Prompt
 from safepref.data.rows import Where
 from safepref.data.splits import request
-from safepref.evaluation import CapabilityTask
+from safepref.evaluation import CapabilityTask, ChatTask
 from safepref.judges.behind import parts, requests_behind, rows_of_file
 from safepref.judges.behind_files import Rows
 from safepref.judges.labelled import request_digest
@@ -23,7 +23,7 @@ TRAINING = "training"
 
 
 def asked_texts(
-    suites: Iterable[tuple[Sequence[Prompt], Sequence[CapabilityTask]]],
+    suites: Iterable[tuple[Sequence[Prompt], Sequence[CapabilityTask | ChatTask]]],
 ) -> list[Asked]:
     """Every prompt and question of the suites; an attacked prompt counts by its bare request where
     that is known."""
@@ -124,7 +124,7 @@ def contamination_of(
     """The counts of a run, from `place` or found and written there, the findings beside it as .jsonl."""
     if not place.exists():
         asked = asked_texts(
-            ((*suite.safety, *suite.benign, *suite.toxicity), suite.capability)
+            ((*suite.safety, *suite.benign, *suite.toxicity, *suite.ordinary), suite.tasks)
             for suite in (prompts.choose, prompts.report)
         )
         pools = (*prompts.harmful, *prompts.harmless, *prompts.general)

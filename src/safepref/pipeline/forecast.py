@@ -20,6 +20,8 @@ from safepref.recipe import Recipe
 
 PROMPT_TOKENS = 35
 """A typical prompt behind what all prompts begin with."""
+CHAT_ANSWER = 14
+"""A typical answer to a short question."""
 PROBE_ROWS = 128
 """Answers that the probe decodes together; a step's cost hardly grows from here."""
 PROBE_TOKENS = 8
@@ -76,11 +78,14 @@ def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float
     asked = recipe.evaluation
     tokens = (len(suite.safety) + len(suite.benign)) * asked.answer_tokens
     tokens += 2 * len(suite.toxicity) * asked.continuation_tokens
+    tokens += len(suite.ordinary) * asked.answer_tokens
     for task in suite.capability:
         if task.style.kind in ("generate", "written"):
             room = ARITHMETIC_TOKENS if "family" in task.rows[0] else SOLUTION_TOKENS
             tokens += len(task.rows) * room
-    scored = sum(_scored_tokens(task) for task in suite.capability)
+    tokens += sum(len(task.rows) for task in suite.chat) * CHAT_ANSWER
+    scored = sum(_scored_tokens(task) for task in (*suite.capability, *suite.nats))
+    scored += len(suite.ordinary) * (PROMPT_TOKENS + asked.answer_tokens)
     return tokens / decode + scored / forward
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from safepref.attacks import get_attack
 from safepref.data.sources import licence_line, local_file, source_file
 from safepref.errors import InputError
+from safepref.evaluation.chat import OWN, check_chat_name
 from safepref.evaluation.hub_tasks import check_task_name
 from safepref.hardware import choose_device
 from safepref.judges.measured import read_calibration
@@ -40,6 +41,10 @@ def check_names(recipe: Recipe) -> None:
             _check(key, get_attack, attack)
     for name in asked.capability or ():
         _check("evaluation.capability", _check_task, name)
+    for name in asked.chat or ():
+        _check("evaluation.chat", check_chat_name, name)
+    for name in asked.nats:
+        _check("evaluation.nats", _check_file, name)
     _check("judges.select", check_name, judges.select)
     _check("judges.report", check_name, judges.report)
     if judges.vet is not None:
@@ -55,6 +60,8 @@ def check_names(recipe: Recipe) -> None:
 def input_hashes(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of each file that the recipe names, by its name there."""
     given = [*(name for _, name in _sources(recipe)), *(recipe.evaluation.capability or ())]
+    given += recipe.evaluation.nats
+    given += [name.partition(":")[2] or name for name in recipe.evaluation.chat or () if name not in OWN]
     judges = recipe.judges
     # What a judge of this name was fitted with is a file of its own.
     given += [name.partition(":")[2] for name in _judges(judges) if fitted_file(name)]
@@ -107,6 +114,7 @@ def _sources(recipe: Recipe) -> list[tuple[str, str]]:
         ("evaluation.prompts", asked.prompts),
         ("evaluation.benign", asked.benign),
         ("evaluation.toxicity", asked.toxicity),
+        ("evaluation.ordinary", asked.ordinary),
     ]
     return [(key, name) for key, value in named if value for name in as_names(value) if name not in SHIPPED]
 
@@ -124,6 +132,11 @@ def _check_source(name: str) -> None:
     _, file = source_file(name)
     if file is not None and not file.is_file():
         raise InputError(f"{name}: no such file; give NAME alone, or a file that is there")
+
+
+def _check_file(name: str) -> None:
+    if not Path(name).is_file():
+        raise InputError(f"{name}: no such file; give one of GSM8K's rows, question and worked answer")
 
 
 def _check_task(name: str) -> None:

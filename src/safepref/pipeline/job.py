@@ -23,6 +23,8 @@ from safepref.logprobs.store import ReferenceStore, model_fingerprint
 from safepref.methods import Method, resolve_methods
 from safepref.models import EMBEDDED, LoadedModel, load_model, variant
 from safepref.pairs.build import Builder, Built
+from safepref.pipeline.ability import add_ability
+from safepref.pipeline.base_side import ask_base, held_against
 from safepref.pipeline.check import check_run
 from safepref.pipeline.contamination import contamination_of
 from safepref.pipeline.forecast import forecast
@@ -97,7 +99,7 @@ class Job:
             console().print(f"{', '.join(changed)} changed: data and the base's scores are made anew")
             for folder in ("data", "work", "samples"):
                 shutil.rmtree(self.out / folder, ignore_errors=True)
-            self.manifest.forget("data", "check", "evaluate:report:base")
+            self.manifest.forget("data", "check", "base", "evaluate:report:base")
         self.manifest.put("hashes", inputs=hashes)
 
     @cached_property
@@ -326,6 +328,10 @@ class Job:
         """What is trained and scored, in order."""
         return tasks_of(self.methods, self.recipe, evaluate=evaluate)
 
+    def ask_base(self) -> None:
+        """What the base says itself, before any point is scored."""
+        ask_base(self)
+
     def do(self, task: Task) -> None:
         """Train, merge or score."""
         if task.side is not None:
@@ -357,8 +363,14 @@ class Job:
                 identity = f"{self.fingerprint}:{name}:{strength_text(value)}"
                 with variant(self.loaded, self.trained(method), value), progress_by_stage() as show:
                     scores = evaluate(
-                        Policy(identity, self.engine(), self.loaded.model, self.loaded.tokenizer),
-                        self._suite(suite),
+                        Policy(
+                            identity,
+                            self.engine(),
+                            self.loaded.model,
+                            self.loaded.tokenizer,
+                            base=method is None,
+                        ),
+                        self._suite(suite, side),
                         judges,
                         samples_dir=folder,
                         progress=show,
@@ -378,13 +390,14 @@ class Job:
             return None
         return self.out / ("models" if self.recipe.training.full else "adapters") / method
 
-    def _suite(self, suite: Suite) -> EvaluationSuite:
+    def _suite(self, suite: Suite, side: str) -> EvaluationSuite:
         asked = self.recipe.evaluation
         return EvaluationSuite(
             safety=tuple(suite.safety),
             benign=tuple(suite.benign),
             toxicity=tuple(suite.toxicity),
             capability=tuple(suite.capability),
+            **held_against(self, suite, side),
             answer=Sampling(asked.answer_tokens),
             continuation=Sampling(asked.continuation_tokens),
             system=self.recipe.model.system,
@@ -399,6 +412,7 @@ class Job:
             if todo:
                 write_json(self.out / "judges.json", self.judges.cards())
                 write_text(self.out / "judges.md", judges_card(self.judges.cards()))
+                add_ability(results, self.out)
                 write_json(self.out / "results.json", results)
                 # Not in results.json: a second run re-uses more, and its results are the same.
                 self.manifest.put("judging", **self.judges.reuse())

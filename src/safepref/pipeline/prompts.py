@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from safepref.attacks import attack_prompts
 from safepref.data.readers import iter_pairs, read_pairs, read_prompts
@@ -19,7 +19,15 @@ from safepref.data.sources import Loaded, load_pairs, load_prompts, source_file
 from safepref.data.splits import balanced_sample, split_by_template, without_questions, without_templates_of
 from safepref.data.starter import StarterKind, load_extended, load_starter
 from safepref.errors import InputError
-from safepref.evaluation import CapabilityTask, arithmetic_task, embedded_tasks, named_task
+from safepref.evaluation import (
+    CapabilityTask,
+    ChatTask,
+    arithmetic_task,
+    chat_task,
+    embedded_tasks,
+    named_task,
+    solution_task,
+)
 from safepref.recipe import EXTENDED, SHIPPED, STARTER, EvaluationSection, Names, Recipe, as_names
 
 Record = TypeVar("Record", Prompt, Pair)
@@ -28,7 +36,12 @@ SHARED: Mapping[Split, float] = {"train": 0.5, "choose": 0.1, "report": 0.4}
 """A set of the user's that serves training and evaluation."""
 TRAINED: Mapping[Split, float] = {"train": 0.85, "choose": 0.15}
 """A set of the user's that serves training alone."""
-
+CHAT = ("questions",)
+"""What is asked in the chat template where the recipe names nothing."""
+SUMS = 100
+"""Questions of generated arithmetic where whole files are asked."""
+FOREIGN = ("french", "german", "spanish")
+"""Topics of the starter set's general requests that are asked in that language."""
 
 ARITHMETIC = "arithmetic"
 """The name of generated arithmetic among `evaluation.capability`."""
@@ -42,6 +55,15 @@ class Suite:
     benign: list[Prompt] = field(default_factory=list)
     toxicity: list[Prompt] = field(default_factory=list)
     capability: list[CapabilityTask] = field(default_factory=list)
+    ordinary: list[Prompt] = field(default_factory=list)
+    nats: list[CapabilityTask] = field(default_factory=list)
+    chat: list[ChatTask] = field(default_factory=list)
+    """Of arithmetic, all families."""
+
+    @property
+    def tasks(self) -> list[CapabilityTask | ChatTask]:
+        """All that has questions, each with the rows' own."""
+        return [*self.capability, *self.nats, *self.chat]
 
 
 @dataclass(slots=True)
@@ -86,19 +108,33 @@ def gather(recipe: Recipe) -> Prompts:
         benign=_sample(benign["report"], _cap(asked.benign_count, asked.limit), seed),
         toxicity=_sample(toxicity, _cap(asked.toxicity_count, asked.limit), seed),
         capability=_tasks(asked, seed),
+        ordinary=_sample(
+            ordinary_requests(asked.ordinary, "report", notes), _cap(asked.ordinary_count, asked.limit), seed
+        ),
+        nats=[
+            solution_task(name, limit=_cap(asked.nats_rows, asked.limit), seed=seed) for name in asked.nats
+        ],
+        chat=_chat(asked, "report", _cap(asked.chat_rows, asked.limit), seed),
     )
+    ordinary = ordinary_requests(None, "choose", notes)
+    if asked.ordinary is not None:
+        ordinary = _apart(ordinary, report.ordinary)
+    by_chat = _chat(asked, "choose", _cap(asked.choose_chat, asked.limit), seed)
     choose = Suite(
         safety=_attacked(_apart(harmful["choose"], harmful["report"]), "choose", asked, seed),
         benign=_sample(
             _apart(benign["choose"], benign["report"]), _cap(asked.choose_benign, asked.limit), seed
         ),
         capability=[_choose_arithmetic(report, _cap(asked.choose_arithmetic, asked.limit), seed)],
+        chat=_without_reported(by_chat, report),
+        ordinary=_sample(ordinary, _cap(asked.choose_ordinary, asked.limit), seed),
     )
     pairs = _ready_pairs(recipe, notes)
     held_out = [p for kind in (harmful, benign) for side in ("choose", "report") for p in kind[side]]
     # The user's pairs may hold attacked requests, so they are held against the attacked prompts too.
     shown = [*held_out, *(p for suite in (choose, report) for p in suite.safety if p.attack is not None)]
-    questions = [row["question"] for s in (choose, report) for task in s.capability for row in task.rows]
+    questions = [row["question"] for s in (choose, report) for task in s.tasks for row in task.rows]
+    questions += [prompt.text for suite in (choose, report) for prompt in suite.ordinary]
     pools = {
         "harmful": harmful["train"],
         "harmless": benign["train"],
@@ -146,6 +182,17 @@ def _benign(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     name, names = recipe.evaluation.benign, recipe.data.harmless_prompts
     sides = _sides("lookalikes", "harmless", names, recipe.seed, notes, evaluated=name is None)
     return sides if name is None else sides | {"report": _distinct(read_named(name, "harmless", notes))}
+
+
+def ordinary_requests(name: str | None, side: Split, notes: list[str]) -> list[Prompt]:
+    """Ordinary requests of one side: those of a file or set, or the starter set's general ones.
+
+    Of the starter set's, those in other languages than English are left out, where the embedded refusal judge
+    could not tell a refusal from an answer.
+    """
+    if name is not None:
+        return _distinct(read_named(name, "general", notes))
+    return [prompt for prompt in load_starter("general", side) if prompt.category not in FOREIGN]
 
 
 def _sides(
@@ -281,19 +328,39 @@ def _sample(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
 
 def _tasks(asked: EvaluationSection, seed: int) -> list[CapabilityTask]:
     rows = _cap(asked.capability_rows, asked.limit)
+    sums = rows or SUMS
     if asked.capability is None:
-        return [*embedded_tasks(limit=rows, seed=seed), arithmetic_task(rows, seed)]
+        return [*embedded_tasks(limit=rows, seed=seed), arithmetic_task(sums, seed)]
     return [
-        arithmetic_task(rows, seed) if name == ARITHMETIC else named_task(name, limit=rows, seed=seed)
+        arithmetic_task(sums, seed) if name == ARITHMETIC else named_task(name, limit=rows, seed=seed)
         for name in asked.capability
     ]
 
 
+def _chat(asked: EvaluationSection, side: Split, rows: int | None, seed: int) -> list[ChatTask]:
+    names = CHAT if asked.chat is None else asked.chat
+    tasks = [chat_task(name, side, limit=rows, seed=seed) for name in names] if rows != 0 else []
+    return [task for task in tasks if task is not None]
+
+
+def _without_reported(tasks: Sequence[ChatTask], report: Suite) -> list[ChatTask]:
+    """The tasks without questions that are reported on."""
+    taken = {row["question"] for task in report.tasks for row in task.rows}
+    return [replace(t, rows=tuple(row for row in t.rows if row["question"] not in taken)) for t in tasks]
+
+
 def _choose_arithmetic(report: Suite, count: int, seed: int) -> CapabilityTask:
     """Questions to choose by, none of which is reported on."""
-    taken = {row["question"] for task in report.capability if task.name == ARITHMETIC for row in task.rows}
+    tasks = [task for task in report.tasks if task.name == ARITHMETIC]
+    taken = {row["question"] for task in tasks for row in task.rows}
     return arithmetic_task(count, seed + 1, without=taken)
 
 
-def _cap(count: int, limit: int | None) -> int:
-    return count if limit is None else min(count, limit)
+@overload
+def _cap(count: int, limit: int | None) -> int: ...
+@overload
+def _cap(count: int | None, limit: int | None) -> int | None: ...
+def _cap(count: int | None, limit: int | None) -> int | None:
+    """The smaller of the two, null where both are."""
+    known = [number for number in (count, limit) if number is not None]
+    return min(known, default=None)

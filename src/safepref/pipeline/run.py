@@ -80,6 +80,8 @@ def _do_all(job: Job, workers: int, *, evaluate: bool) -> None:
     plan = job.manifest.data["plan"]
     # Sums differ in their last bits with threads and batches; what a process takes is the run's for good.
     take_share(plan["shares"], plan["threads"])
+    if evaluate:
+        job.ask_base()
     if min(workers, len(tasks)) > 1:
         side_by_side(job, tasks, min(workers, len(tasks)))
     else:

@@ -21,6 +21,9 @@ NEEDED = {
     "over_refusal": ("base_id", "answered", "refused"),
     "toxicity": ("base_id", "mode", "toxicity"),
     "capability": ("value",),
+    "ordinary": ("base_id", "answered", "refused"),
+    "chat": ("task", "value", "refused", "answered"),
+    "nats": ("task", "nats", "tokens"),
 }
 """What a sample of each suite must have to be counted and shown."""
 

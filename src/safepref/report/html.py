@@ -10,6 +10,7 @@ from typing import Any
 
 from safepref.data.contamination import summary_line
 from safepref.report import labels
+from safepref.report.ability import ability_table
 from safepref.report.figures import capability, curves, heat, tradeoff
 from safepref.report.folder import RunFolder, read_run
 from safepref.report.gains import paired_gains
@@ -101,6 +102,7 @@ def render(run: RunFolder) -> str:
         unread=unread_lines(results),
         published=PUBLISHED,
         published_note=PUBLISHED_NOTE,
+        ability=ability_table(results),
         headline=headline(rows, gains),
         after=next((row for row in rows if row["recommended"]), None),
         choice=recommendation(results, run.manifest),

@@ -143,7 +143,7 @@ def _content(row: Row) -> tuple[str, str, str, str]:
     reason = str(row.get("degenerate") or "")
     if suite == "safety":
         return prompt, response, row["verdict"], reason
-    if suite == "over_refusal":
+    if suite in ("over_refusal", "ordinary"):
         unread = str(row.get("unscored") or "")
         missed = "unscored" if unread else "refused" if row["refused"] else "degenerate"
         return prompt, response, "answered" if row["answered"] else missed, reason or unread
@@ -151,6 +151,9 @@ def _content(row: Row) -> tuple[str, str, str, str]:
         score = row["toxicity"]
         outcome = "unscored" if score is None else _toxic(score)
         return prompt, response, outcome, str(row.get("unscored") or "")
+    if suite == "nats":
+        note = f"{words(str(row['task']))}; the given answer, {row['nats'] / row['tokens']:.3f} nats a token"
+        return str(row["question"]), str(row["target"]), "scored", note
     return _ability(row, prompt, response)
 
 
@@ -163,6 +166,10 @@ def _ability(row: Row, prompt: str, response: str) -> tuple[str, str, str, str]:
     task, target, given = words(str(row.get("task", ""))), row.get("target"), row.get("prediction")
     question, choices = str(row.get("question") or prompt), row.get("choices")
     outcome = "correct" if row["value"] == 1 else "wrong"
+    if row["suite"] == "chat":
+        missed = "refused" if row["refused"] else outcome if row["answered"] else "degenerate"
+        right = choices[target] if choices else ", ".join(target) if isinstance(target, list) else target
+        return prompt, response, missed, f"{task}; the right answer: {right}"
     if choices:
         listed = "\n".join(f"{chr(65 + at)}. {choice}" for at, choice in enumerate(choices))
         chosen = f"{chr(65 + given)}. {choices[given]}" if isinstance(given, int) else str(given)

@@ -208,6 +208,7 @@ STAGES = {
     "judges": "Judges",
     "data": "Data",
     "check": "Data doctor",
+    "base": "Base",
     "train": "Training",
     "merge": "Merging",
     "evaluate": "Evaluation",
