@@ -1,4 +1,4 @@
-"""Weights of a trained model at a strength, so that nothing but transformers, peft or vLLM is needed to use them.
+"""Weights of a trained model at a strength, to be used with nothing but transformers, peft or vLLM.
 
 An adapter keeps its form: its strength is folded into the B matrices, layer by layer, so that it is loaded at
 its own scale. Merged weights are added up in float32 and rounded once, to the dtype asked for.
@@ -177,9 +177,9 @@ def _merged(loaded: LoadedModel, source: Path, scale: LayerScale) -> Iterator[St
         for name, layer in layers.items():
             weight = layer.get_base_layer().weight
             if type(layer) is not Linear or owners[id(weight)] > 1:
+                odd = "tied to another layer" if type(layer) is Linear else "not linear"
                 raise InputError(
-                    f"{source}: {name} is {'tied to another layer' if type(layer) is Linear else 'not linear'}"
-                    ", so that it cannot be merged; export the adapter with --adapter"
+                    f"{source}: {name} is {odd} and cannot be merged; export the adapter with --adapter"
                 )
             (active,) = layer.active_adapters
             layer.scaling[active] *= scale(name)
