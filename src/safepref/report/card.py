@@ -12,8 +12,7 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from safepref import __version__
-from safepref.data.sources import SOURCES
-from safepref.report.card_make import how_made, licences, reproduce
+from safepref.report.card_make import how_made, licences, reproduce, trained_sets
 from safepref.report.card_results import results_section
 from safepref.report.card_tables import Compared
 from safepref.report.card_use import how_to_use
@@ -127,8 +126,8 @@ def _summary(run: RunFolder, made: Exported) -> str:
     ]
     if made.lost:
         lines.append(
-            f"The weights are in {made.dtype}. Rounding to it makes an error of {made.lost:.1%} of the size "
-            "of what training changed; the figures are of the unrounded weights."
+            f"The weights are in {made.dtype}. Rounding to it makes an error of {made.lost:.1%} of the "
+            "size of what training changed; the figures are of the unrounded weights."
         )
     return "\n\n".join([line for line in lines if line] + list(made.notes))
 
@@ -136,8 +135,8 @@ def _summary(run: RunFolder, made: Exported) -> str:
 def _limits(run: RunFolder, made: Exported) -> list[str]:
     n = at(measured(run.results, made.method, made.strength)[0], "safety", "n")
     lines = [
-        "Meant for study, and as one layer of a system that also filters and watches what goes in and out. It "
-        "is not meant to be the only safeguard, nor to decide about people.",
+        "Meant for study, and as one layer of a system that also filters and watches what goes in and out. "
+        "It is not meant to be the only safeguard, nor to decide about people.",
         "",
         "- Attacks here are static templates. Who searches for a way around the refusals will find one; "
         "further fine-tuning can undo them.",
@@ -163,10 +162,6 @@ def _system(run: RunFolder) -> bool:
 
 def _front_matter(run: RunFolder, made: Exported, scores: Mapping[str, Any] | None) -> ModelCardData:
     recipe = run.manifest.get("recipe") or {}
-    named = [str(at(recipe, "data", key) or "") for key in ("prompts", "pairs")]
-    sources = [
-        SOURCES[name] for text in named if (name := text.partition(":")[0].partition("@")[0]) in SOURCES
-    ]
     kind = ["lora"] if not made.merged else []
     more: dict[str, Any] = {}
     if made.base.loadable:
@@ -185,7 +180,7 @@ def _front_matter(run: RunFolder, made: Exported, scores: Mapping[str, Any] | No
             *kind,
             f"arxiv:{PAPER}",
         ],
-        datasets=[source.hub.id for source in sources if source.hub is not None] or None,
+        datasets=[source.hub.id for source in trained_sets(recipe) if source.hub is not None] or None,
         model_name=made.title,
         eval_results=_evaluations(recipe, scores) or None,
         safepref_version=run.manifest.get("safepref", __version__),

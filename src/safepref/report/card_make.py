@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from safepref.data.sources import SOURCES
+from safepref.data.sources.base import Source
 from safepref.judges.card import table
 from safepref.methods import METHODS
 from safepref.progress import duration
@@ -39,6 +41,13 @@ MACHINE = (
 )
 
 
+def trained_sets(recipe: Mapping[str, Any]) -> list[Source]:
+    """The named public sets whose rows a recipe trains on."""
+    named = [str(at(recipe, "data", key) or "") for key in ("prompts", "pairs")]
+    bare = [text.partition(":")[0].partition("@")[0] for text in named]
+    return [SOURCES[name] for name in dict.fromkeys(bare) if name in SOURCES]
+
+
 def how_made(run: RunFolder, method: str) -> list[str]:
     """Training settings, versions, hardware and time."""
     found = at(run.results, "methods", method, "training") or {}
@@ -49,8 +58,8 @@ def how_made(run: RunFolder, method: str) -> list[str]:
     said = (
         f"{how} by {row.title if row is not None else method_label(method)}{paper} with safepref "
         f"{run.manifest.get('safepref', UNKNOWN)}, seed {run.manifest.get('seed', UNKNOWN)}, begun "
-        f"{run.date}. In pairs that safepref builds of a harmful request, a refusal is preferred to the model's "
-        "own unsafe answer; of a request that only looks harmful, the model's own answer to a refusal."
+        f"{run.date}. In pairs that safepref builds of a harmful request, a refusal is preferred to the "
+        "model's own unsafe answer; of a request that only looks harmful, its own answer to a refusal."
     )
     machine, plan = run.manifest.get("hardware") or {}, run.manifest.get("plan") or {}
     rows = [[title, _plain(found.get(key))] for key, title in TRAINED if found.get(key) is not None]
@@ -81,9 +90,10 @@ def licences(run: RunFolder, base: Base) -> list[str]:
         lines += [f"- {line}" for line in sets.values()]
     if at(run.manifest, "recipe", "data", "prompts") is None:
         lines.append("- Requests of safepref's starter set: Apache-2.0. Answers: the base model's own.")
-    if any("-NC" in line.upper() or " NC" in line.upper() for line in (sets or {}).values()):
+    if any("-NC" in source.licence for source in trained_sets(run.manifest.get("recipe") or {})):
         lines.append(
-            "- A set above is not for commercial use; whether that reaches the weights is for you to judge."
+            "- A set that was trained on is not for commercial use; whether that reaches the weights is for "
+            "you to judge."
         )
     return ["## Licences", "\n".join(lines)]
 
