@@ -166,8 +166,8 @@ def test_nothing_recommended_is_a_negative_answer_that_names_what_there_is(
     code, _, err = command("export", run, "--out", tmp_path / "out")
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"safepref: {run} recommends nothing: so. By hand: --method dpo --strength S (measured: 0.6, 0.8, 1); "
-        "--method nca --strength S (measured: 0.6, 0.8, 1)"
+        f"safepref: {run} recommends nothing: so. By hand: --method dpo --strength S (measured: "
+        "0.6, 0.8, 1); --method nca --strength S (measured: 0.6, 0.8, 1)"
     )
     assert not (tmp_path / "out").exists()
 
