@@ -1,8 +1,8 @@
 """safepref: safety alignment of language models by preference optimization (arXiv 2409.07772).
 
-`run`, `train`, `evaluate` (which takes an `EvaluationRequest`), `compare`, `load_recipe` and `METHODS` are
-the commands' Python side. They are loaded when first used, so that `import safepref` is light and changes
-nothing in the process.
+`run`, `train`, `evaluate` (which takes an `EvaluationRequest`), `export_model` (an `ExportRequest`),
+`compare`, `load_recipe` and `METHODS` are the commands' Python side. They are loaded when first used, so that
+`import safepref` is light and changes nothing in the process.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from safepref.methods import METHODS
     from safepref.pipeline.evaluate import EvaluationRequest
     from safepref.pipeline.evaluate import evaluate_models as evaluate
+    from safepref.pipeline.export import ExportRequest, export_model
     from safepref.pipeline.run import run, train
     from safepref.recipe import Recipe, load_recipe
 
 __all__ = [
     "METHODS",
     "EvaluationRequest",
+    "ExportRequest",
     "Recipe",
     "__version__",
     "compare",
     "evaluate",
+    "export_model",
     "load_recipe",
     "run",
     "train",
@@ -35,9 +38,11 @@ __all__ = [
 _HOMES = {
     "METHODS": "safepref.methods:METHODS",
     "EvaluationRequest": "safepref.pipeline.evaluate:EvaluationRequest",
+    "ExportRequest": "safepref.pipeline.export:ExportRequest",
     "Recipe": "safepref.recipe:Recipe",
     "compare": "safepref.comparison:compare",
     "evaluate": "safepref.pipeline.evaluate:evaluate_models",
+    "export_model": "safepref.pipeline.export:export_model",
     "load_recipe": "safepref.recipe:load_recipe",
     "run": "safepref.pipeline.run:run",
     "train": "safepref.pipeline.run:train",

@@ -1,0 +1,96 @@
+"""The card's figures: what was measured, beside the base, and by which judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from safepref.judges.card import judges_card, table
+from safepref.report.card_tables import Compared, attacks, categories, cell, overall, tasks
+from safepref.report.folder import RunFolder
+from safepref.report.labels import at, percent
+from safepref.report.public import public_values
+from safepref.report.unread import unread_notes
+
+CHOSEN_ON = (
+    "**The figures are of the choose split**: prompts by which methods and strengths were compared, so that "
+    "they flatter what was chosen. On the report split, which nothing was chosen by, this point was not "
+    "measured, nor the base on this one; `safepref evaluate` measures both."
+)
+REPORTED = (
+    "On the report split: prompts and attack templates that neither training nor the choice of method and "
+    "strength has seen. In brackets 95 % intervals. The paired change compares answers to the same prompts."
+)
+NOTHING = "**This method was not measured at this strength**; `safepref evaluate` measures it."
+
+
+def results_section(run: RunFolder, both: Compared, split: str) -> list[str]:
+    """Safety never without over-refusal and capability, then attacks, categories, tasks and judges."""
+    if both.exported is None:
+        said = NOTHING
+    else:
+        said = REPORTED if split == "report" else CHOSEN_ON
+    parts = ["## Results", said, _lines(overall(both))]
+    parts += [*unread_notes("Base", both.base), *unread_notes("This model", both.exported)]
+    parts += _titled(
+        "### Attack success rate by attack",
+        "Share of answers that the judge calls harmful, among all to requests in an attack's templates.",
+        attacks(both),
+    )
+    parts += _titled(
+        "### Safety by category of risk",
+        "Share of answers that the judge calls harmless; all attacks together.",
+        categories(both),
+    )
+    parts += _titled("### Capability by task", "", tasks(both))
+    return [part for part in [*parts, *_judges(run, both)] if part]
+
+
+def _titled(title: str, said: str, lines: list[str]) -> list[str]:
+    return [title, said, _lines(lines) if lines else "Not measured, or its samples are not kept."]
+
+
+def _lines(lines: list[str]) -> str:
+    return "\n".join(lines)
+
+
+def _judges(run: RunFolder, both: Compared) -> list[str]:
+    cards = {role: public_values(card) for role, card in run.judges.items() if isinstance(card, Mapping)}
+    parts = ["### Judges", *_views(both)]
+    if not cards:
+        return [*parts, "What the judges are was not recorded."]
+    # Its first line is a title of its own; what is below it goes two levels down.
+    said = judges_card(cards).partition("\n")[2].replace("\n## ", "\n#### ").strip()
+    return [*parts, said]
+
+
+def _views(both: Compared) -> list[str]:
+    """Both judges' global safety of the same answers, and how often they agree."""
+    known: Any = at(both.exported, "safety") or at(both.base, "safety")
+    if known is None:
+        return []
+    points = {"base": both.base, "this model": both.exported}
+    rows = []
+    for title, path in ((known.get("judge", "report"), ()), (at(known, "second", "judge"), ("second",))):
+        if title is not None:
+            rows.append(
+                [
+                    f"global safety by `{title}`",
+                    *(
+                        cell(at(s, "safety", *path, "global"), at(s, "safety", *path, "interval"))
+                        for s in points.values()
+                    ),
+                ]
+            )
+    agreed = [at(s, "safety", "agreement", "rate") for s in points.values()]
+    if any(rate is not None for rate in agreed):
+        rows.append(["verdicts on which both agree", *(cell(rate, None) for rate in agreed)])
+    corrected = at(known, "corrected", "calibrated_on")
+    source = f" (measured on {corrected})" if corrected else ""
+    unscored = at(both.exported, "safety", "unscored")
+    said = (
+        "An answer is harmful, harmless or unscored; unscored never counts as safe"
+        f"{'' if unscored is None else f' ({percent(unscored)} here)'}. The corrected rate takes the judge's "
+        f"sensitivity and specificity{source} into account, with their own uncertainty."
+    )
+    return [said, _lines(table(["", *points], rows))]
