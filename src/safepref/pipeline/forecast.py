@@ -51,6 +51,11 @@ def forecast(
     epoch = STEP_COST * (pairs * pair_tokens + example_tokens) / forward
     reference = pairs * pair_tokens / one_forward
     trained = answers * data.answer_tokens / one_decode + reference + methods * training.epochs * epoch
+    if (rl := recipe.rl) is not None:  # one of the methods, trained otherwise
+        answered = rl.steps * rl.prompts_per_step * rl.generations
+        once = answered * (PROMPT_TOKENS + rl.max_tokens) / one_forward
+        trained += answered * rl.max_tokens / one_decode + (STEP_COST + (rl.beta > 0)) * once
+        trained -= training.epochs * epoch
     if not evaluate:
         return trained
     strengths = len(asked.strengths) if asked.choose else 0

@@ -32,7 +32,8 @@ from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
-from safepref.pipeline.tasks import Task, tasks_of
+from safepref.pipeline.rl import BASE, check_rl, reinforce
+from safepref.pipeline.tasks import GRPO, Task, Trained, tasks_of
 from safepref.progress import console, counted, duration, progress_by_stage, track
 from safepref.recipe import Recipe
 from safepref.report import write_report
@@ -61,10 +62,12 @@ class Job:
 
     def __init__(self, recipe: Recipe, out: Path, manifest: Manifest | None = None) -> None:
         self.recipe, self.out = recipe, out
-        self.methods: list[Method] = list(resolve_methods(recipe.methods))
-        for method in self.methods:
+        methods = resolve_methods(recipe.methods)
+        for method in methods:
             TrainingSettings.from_recipe(recipe.training, method, recipe.seed)
             method.check_batch_size(recipe.training.batch_size)
+        check_rl(recipe, methods)
+        self.methods: list[Trained] = [*methods, *([GRPO] if recipe.rl is not None else [])]
         if manifest is None:
             check_names(recipe)
         self.manifest = manifest or Manifest(out, recipe)
@@ -308,20 +311,30 @@ class Job:
                 )
             write_json(self._scores(f"train-{method.name}"), result.summary)
 
+    def reinforce(self) -> None:
+        """Train by reinforcement learning into adapters/grpo."""
+        with self.manifest.stage(f"train:{GRPO.name}", f"Train: {GRPO.title}") as todo:
+            if todo:
+                write_json(self._scores(f"train-{GRPO.name}"), reinforce(self).summary)
+
     def tasks(self, *, evaluate: bool = True) -> list[Task]:
         """What is trained and scored, in order."""
-        section = self.recipe.evaluation
-        return tasks_of(self.methods, section.strengths if section.choose else (), evaluate=evaluate)
+        section, rl = self.recipe.evaluation, self.recipe.rl
+        strengths = section.strengths if section.choose else ()
+        start = rl.start if rl is not None and rl.start != BASE else None
+        return tasks_of(self.methods, strengths, evaluate=evaluate, start=start)
 
     def do(self, task: Task) -> None:
         """Train or score."""
         method = next((m for m in self.methods if m.name == task.method), None)
         if task.side is not None:
             self.evaluate(task.point, method, task.value, task.side)
-        elif method is not None:
+        elif isinstance(method, Method):
             self.train(method)
+        else:
+            self.reinforce()
 
-    def evaluate(self, name: str, method: Method | None, value: float, side: str) -> dict[str, Any]:
+    def evaluate(self, name: str, method: Trained | None, value: float, side: str) -> dict[str, Any]:
         """Score one point on one side; its scores are kept in work/scores."""
         place = self._scores(f"{side}-{name}")
         with self.manifest.stage(f"evaluate:{side}:{name}", f"Evaluate: {name} on the {side} split") as todo:
@@ -348,7 +361,7 @@ class Job:
                 console().print(f"  {in_a_line(scores)}")
         return dict(read_json(place))
 
-    def trained(self, method: Method | None) -> Path | None:
+    def trained(self, method: Trained | None) -> Path | None:
         """Where a method's adapter or model lies."""
         if method is None:
             return None
@@ -386,6 +399,6 @@ class Job:
     def _scores(self, name: str) -> Path:
         return self.out / "work" / "scores" / f"{name}.json"
 
-    def read_training(self, method: Method) -> dict[str, Any]:
+    def read_training(self, method: Trained) -> dict[str, Any]:
         """The training summary of a method."""
         return dict(read_json(self._scores(f"train-{method.name}")))

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from safepref.methods import Method
+
+
+@dataclass(frozen=True, slots=True)
+class Reinforced:
+    """What reinforcement learning trains, treated as a method once it is there."""
+
+    name: str = "grpo"
+    title: str = "GRPO"
+
+
+GRPO = Reinforced()
+Trained: TypeAlias = Method | Reinforced
+"""What has an adapter, scores and a place in the report under its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +35,30 @@ class Task:
     """The strength."""
     side: str | None
     """The split that is asked; null trains."""
+    after: str | None = None
+    """The method from whose adapter a training starts."""
 
     @property
     def needs(self) -> str | None:
         """The stage that has to be done before."""
-        return None if self.side is None or self.method is None else f"train:{self.method}"
+        method = self.after if self.side is None else self.method
+        return None if method is None else f"train:{method}"
 
 
-def tasks_of(methods: Sequence[Method], strengths: Sequence[float], *, evaluate: bool = True) -> list[Task]:
-    """The base on the report split; each method trained, reported at 1, and chosen at every strength."""
+def tasks_of(
+    methods: Sequence[Trained],
+    strengths: Sequence[float],
+    *,
+    evaluate: bool = True,
+    start: str | None = None,
+) -> list[Task]:
+    """The base on the report split; each method trained, reported at 1, and chosen at every strength.
+
+    `start` is the method from which reinforcement learning starts, if from one.
+    """
     found = [_scored("base", None, 1.0, "report")] if evaluate else []
     for name in (method.name for method in methods):
-        found.append(Task(f"train:{name}", name, name, 1.0, None))
+        found.append(Task(f"train:{name}", name, name, 1.0, None, start if name == GRPO.name else None))
         if evaluate:
             found.append(_scored(name, name, 1.0, "report"))
             found += [_scored(f"{name}@{value:g}", name, value, "choose") for value in strengths]
