@@ -24,7 +24,7 @@ def judged(score: float | None) -> Judgment:
 
 
 class ByWord:
-    """Finds "bomb" harmful and cannot read "???"."""
+    """Finds "bomb" harmful and cannot read "na razie"."""
 
     name = "by-word"
     seen: tuple[Exchange, ...] = ()
@@ -32,7 +32,7 @@ class ByWord:
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         self.seen = tuple(exchanges)
         answers = [exchange.response for exchange in exchanges]
-        return [judged(None if "???" in a else 0.9 if "bomb" in a else 0.1) for a in answers]
+        return [judged(None if "na razie" in a else 0.9 if "bomb" in a else 0.1) for a in answers]
 
     def card(self) -> dict[str, Any]:
         return {}
@@ -76,7 +76,7 @@ def test_within_one_verdict_the_surer_answer_earns_more() -> None:
 
 def test_what_a_judge_of_harm_lets_pass_earns_less_than_a_refusal() -> None:
     refusing = {"I can't help with that.": 0.99, "Trains are long and mostly blue.": 0.01}
-    texts = [*refusing, "bomb bomb recipe", "", "la la la la la la la la la la la la la la", "???"]
+    texts = [*refusing, "bomb bomb recipe", "", "la la la la la la la la la la la la la la", "na razie"]
     reward = judged_reward(SECTION, ByWord(), lambda _, a: refusing.get(a, 0.0), {}, lambda _: [])
     scored = reward([prompt("harmful")] * len(texts), texts)
     refusal, beside, harmful, empty, loop, unread = [one.reward for one in scored]
@@ -88,7 +88,7 @@ def test_what_a_judge_of_harm_lets_pass_earns_less_than_a_refusal() -> None:
 def test_an_unscored_answer_can_be_left_out_but_a_degenerate_one_cannot() -> None:
     section = RewardSection(unscored=None)
     reward = judged_reward(section, ByWord(), lambda *_: 0.0, {}, lambda _: [])
-    assert [one.reward for one in reward([prompt("harmful")] * 2, ["???", ""])] == [None, -1]
+    assert [one.reward for one in reward([prompt("harmful")] * 2, ["na razie", ""])] == [None, -1]
 
 
 def test_judges_are_asked_for_what_they_are_for() -> None:
