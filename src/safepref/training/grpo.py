@@ -41,6 +41,9 @@ FIGURES = ("reward", "reward_std", "kl", "entropy", "tokens", "truncated")
 length, and the share of answers that the token cap cut."""
 
 
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
 class Scored(NamedTuple):
     """What one answer earns. None leaves it out of the step; the parts are averaged for the log."""
 
@@ -202,11 +205,11 @@ def _start(loaded: LoadedModel, settings: GrpoSettings, start: Path | None) -> I
 
 @contextmanager
 def _as_before(loaded: LoadedModel) -> Iterator[None]:
-    """Takes back what TRL's trainer changes of the model: its forward, its padding and its dropout."""
+    """Takes back what TRL's trainer changes: the forward, special tokens in the configs, dropout."""
     base = unwrap(loaded.model)
     forward = vars(base).get("forward")
-    text, generation = base.config.get_text_config(), base.generation_config
-    pads = text.pad_token_id, generation.pad_token_id
+    configs = (base.config, base.config.get_text_config(), base.generation_config)
+    tokens = [(config, name, getattr(config, name, None)) for config in configs for name in SPECIAL]
     drops = [(module, module.p) for module in base.modules() if isinstance(module, nn.Dropout)]
     try:
         yield
@@ -214,7 +217,8 @@ def _as_before(loaded: LoadedModel) -> Iterator[None]:
         vars(base).pop("forward", None)
         if forward is not None:
             base.forward = forward
-        text.pad_token_id, generation.pad_token_id = pads
+        for config, name, token in tokens:
+            setattr(config, name, token)
         for module, share in drops:
             module.p = share
 
