@@ -21,7 +21,8 @@ from safepref.pipeline.prompts import Prompts
 from safepref.pipeline.rewards import embedded_likeness, judged_reward
 from safepref.progress import console, counted, progress_by_stage
 from safepref.recipe import DataSection, Recipe, RlSection
-from safepref.training.grpo import GrpoSettings, TrainResult, require_trl, train_grpo
+from safepref.training import TrainResult
+from safepref.training.grpo import GrpoSettings, require_trl, train_grpo
 from safepref.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
