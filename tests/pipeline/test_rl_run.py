@@ -76,7 +76,7 @@ def test_rl_is_added_to_a_run_and_its_adapter_is_a_method(source: Path, plain: P
     assert stages.index("train:dpo") < stages.index("train:grpo") < stages.index("evaluate:report:grpo")
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "Rewards of GRPO" in page and 'id="rewards"' in page
-    with pytest.raises(InputError, match="holds a run of another recipe .*rl"):
+    with pytest.raises(InputError, match=r"holds a run of another recipe .*rl"):
         start(one_method(source), finished)
 
 
