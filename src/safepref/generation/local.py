@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,15 @@ UNGROUPED_ROWS = 64
 """Most rows of a model whose prompts cannot be read in groups."""
 TYPICAL_TOKENS = 512
 """A long prompt and its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One drawn answer as text and as token ids, its end of turn among them, with the prompt's ids."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    completion: Completion
 
 
 class LocalEngine:
@@ -124,6 +134,33 @@ class LocalEngine:
         release_memory()  # each batch's keys and values have another size and leave holes of theirs
         return [self._completion(done[ids], sampling) for ids in prompts]
 
+    def samples(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        progress: Progress | None = None,
+    ) -> list[Sampled]:
+        """An answer to each conversation from the stream of its own seed, so that one asked often is answered
+        differently each time; `sampling.seed` has no effect. Raises as `generate` does."""
+        prompts = self._prompts(conversations, sampling.max_new_tokens)
+        order = sorted(range(len(prompts)), key=lambda at: (-len(prompts[at]), at))
+        drawn: dict[int, list[int]] = {}
+        start = 0
+        while start < len(order):
+            most = self._rows(len(prompts[order[start]]) + sampling.max_new_tokens)
+            batch = order[start : start + evenly(len(order) - start, most)]
+            start += len(batch)
+            on_step = _in_counts(len(batch), progress)
+            own = [seeds[at] for at in batch]
+            tokens = self._decode([prompts[at] for at in batch], sampling, on_step, own)
+            drawn |= dict(zip(batch, tokens, strict=True))
+        release_memory()
+        return [
+            Sampled(prompt, tuple(drawn[at]), self._completion(drawn[at], sampling))
+            for at, prompt in enumerate(prompts)
+        ]
+
     def _rows(self, length: int) -> int:
         """Rows of `length` tokens that are decoded together; the same on every run on this machine."""
         fit = memory_bytes(self.loaded.device) // CACHE_SHARE // (length * self._token_bytes)
@@ -172,15 +209,20 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _decode(
-        self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, on_step: Callable[[float], None]
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        sampling: Sampling,
+        on_step: Callable[[float], None],
+        seeds: Sequence[int] | None = None,
     ) -> list[list[int]]:
         """New tokens of each prompt. Rows that have ended are dropped some at a time: each drop copies.
 
         Args:
             on_step: called after each token with the share of the work that is done, 1 at the end.
+            seeds: one for each prompt; null takes the sampling's for all.
         """
         device = self.loaded.device
-        choose = _chooser(prompts, sampling)
+        choose = _chooser(prompts, sampling, seeds)
         stops = self._stops()
         answers: list[list[int]] = [[] for _ in prompts]
         alive = list(range(len(prompts)))
@@ -291,7 +333,7 @@ def _in_counts(total: int, progress: Progress | None) -> Callable[[float], None]
 
 
 def _chooser(
-    prompts: Sequence[tuple[int, ...]], sampling: Sampling
+    prompts: Sequence[tuple[int, ...]], sampling: Sampling, seeds: Sequence[int] | None = None
 ) -> Callable[[torch.Tensor, Sequence[int]], list[int]]:
     """The next tokens from logits (B, V) fp32, for the given rows."""
     if sampling.temperature == 0:
@@ -300,7 +342,8 @@ def _chooser(
             return list(map(int, logits.argmax(-1).tolist()))
 
         return greedy
-    streams = [_stream(ids, sampling.seed) for ids in prompts]
+    own = [sampling.seed] * len(prompts) if seeds is None else seeds
+    streams = [_stream(ids, seed) for ids, seed in zip(prompts, own, strict=True)]
 
     def sampled(logits: torch.Tensor, rows: Sequence[int]) -> list[int]:
         chances = (logits / sampling.temperature).softmax(-1)

@@ -8,13 +8,12 @@ is chosen and a refusal rejected. General requests carry the model's own greedy 
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safepref.attacks import get_attack
 from safepref.data.records import Example, Message, Pair, Prompt, content_id
 from safepref.errors import InputError
 from safepref.generation.base import Completion, Engine, Progress, Sampling
@@ -22,6 +21,7 @@ from safepref.generation.resumable import answer_all
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.degenerate import degenerate
 from safepref.pairs.refusals import over_refusal_for, refusal_for, short_refusal_for
+from safepref.pairs.wrapping import wrapped
 from safepref.recipe import DataSection
 
 SAFETY_SYSTEM = (
@@ -67,7 +67,7 @@ class Builder:
             InputError: hardly any answer was unsafe, so that there is nothing to learn from.
         """
         wanted, found = self.data.harmful, 0
-        queue = self._attacked(interleave(prompts, self.seed))
+        queue = wrapped(interleave(prompts, self.seed), self.data.attacks, self.data.attacked, self.seed)
         block = 0
         while found < wanted and queue:
             size = min(len(queue), max(16, round(1.25 * (wanted - found))))
@@ -177,28 +177,6 @@ class Builder:
                 )
                 built.counts["general"] += 1
         built.counts["general_tried"] = len(queue)
-
-    def _attacked(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Wrap `data.attacked` of the prompts, the families in turn, by their train-side templates."""
-        families = self.data.attacks
-        if not families or self.data.attacked == 0:
-            return list(prompts)
-        # Counted within each category, each from its own start: with one count for all, the turns of the
-        # categories and of the families fall into step, and a category meets one form only.
-        start = {name: at for at, name in enumerate(dict.fromkeys(p.category or "" for p in prompts))}
-        seen, used = Counter[str](), Counter[str]()
-        wrapped: list[Prompt] = []
-        for prompt in prompts:
-            name = prompt.category or ""
-            place = start[name] + seen[name]
-            seen[name] += 1
-            if int((place + 1) * self.data.attacked) > int(place * self.data.attacked):
-                attack = get_attack(families[(start[name] // 2 + used[name]) % len(families)])
-                wrapped.append(attack.apply(prompt, side="train", seed=self.seed))
-                used[name] += 1
-            else:
-                wrapped.append(prompt)
-        return wrapped
 
     def _refusals(self, name: str, prompts: Sequence[Prompt]) -> dict[str, Completion]:
         written = {p.id: Completion(self._written(p), 0, False) for p in prompts}

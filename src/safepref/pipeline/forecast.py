@@ -55,6 +55,11 @@ def forecast(
     epoch += _judged(recipe, pairs) / decode
     reference = pairs * pair_tokens / one_forward
     trained = answers * data.answer_tokens / one_decode + reference + methods * training.epochs * epoch
+    if (rl := recipe.rl) is not None:  # one of the methods, trained otherwise
+        answered = rl.steps * rl.prompts_per_step * rl.generations
+        once = answered * (PROMPT_TOKENS + rl.max_tokens) / one_forward
+        trained += answered * rl.max_tokens / one_decode + (STEP_COST + (rl.beta > 0)) * once
+        trained -= training.epochs * epoch
     if not evaluate:
         return trained
     strengths, scored = len(swept_strengths(recipe)), methods + len(recipe.tradeoff.merges)

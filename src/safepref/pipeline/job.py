@@ -36,8 +36,9 @@ from safepref.pipeline.pair_controls import controlled
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
+from safepref.pipeline.rl import check_rl, reinforce
 from safepref.pipeline.stopping import judged_of, training_notes
-from safepref.pipeline.tasks import Task, check_merges, tasks_of
+from safepref.pipeline.tasks import GRPO, Task, Trained, check_merges, tasks_of
 from safepref.progress import console, counted, duration, progress_by_stage, track
 from safepref.recipe import Merge, Recipe
 from safepref.report import write_report
@@ -68,10 +69,12 @@ class Job:
 
     def __init__(self, recipe: Recipe, out: Path, manifest: Manifest | None = None) -> None:
         self.recipe, self.out = recipe, out
-        self.methods: list[Method] = list(resolve_methods(recipe.methods))
-        for method in self.methods:
+        methods = resolve_methods(recipe.methods)
+        for method in methods:
             TrainingSettings.from_recipe(recipe.training, method, recipe.seed)
             method.check_batch_size(recipe.training.batch_size)
+        check_rl(recipe, methods)
+        self.methods: list[Trained] = [*methods, *([GRPO] if recipe.rl is not None else [])]
         if manifest is None:
             check_names(recipe)
             check_merges(recipe, self.methods)
@@ -324,6 +327,12 @@ class Job:
                 console().print(f"  {line}")
             write_json(self._scores(f"train-{method.name}"), result.summary)
 
+    def reinforce(self) -> None:
+        """Train by reinforcement learning into adapters/grpo."""
+        with self.manifest.stage(f"train:{GRPO.name}", f"Train: {GRPO.title}") as todo:
+            if todo:
+                write_json(self._scores(f"train-{GRPO.name}"), reinforce(self).summary)
+
     def tasks(self, *, evaluate: bool = True) -> list[Task]:
         """What is trained and scored, in order."""
         return tasks_of(self.methods, self.recipe, evaluate=evaluate)
@@ -338,8 +347,10 @@ class Job:
             self.evaluate(task.point, task.method, task.value, task.side)
             return
         method = next((m for m in self.methods if m.name == task.method), None)
-        if method is not None:
+        if isinstance(method, Method):
             self.train(method)
+        elif method is not None:
+            self.reinforce()
         elif task.merge is not None:
             self.merge(task.merge)
 

@@ -39,7 +39,8 @@ class Manifest:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         """Open the manifest of `folder`, or begin one.
 
-        A recipe with more methods than the folder's adds them: what was done for the others stands.
+        A recipe with more methods than the folder's, or with `rl` where that has none, adds them: what was
+        done for the others stands.
 
         Raises:
             InputError: the folder holds a run of another recipe; the differing keys are named.
@@ -50,7 +51,10 @@ class Manifest:
             self.data = _read(self.path)
             known = self.data["recipe"]
             more = _added(known["methods"], recipe.methods)
-            differing = _differences(known | {"methods": wanted["methods"]} if more else known, wanted)
+            added = ["methods"] if more else []
+            if known.get("rl") is None and recipe.rl is not None:
+                more, added = [*more, "reinforcement learning"], [*added, "rl"]
+            differing = _differences(known | {key: wanted[key] for key in added}, wanted)
             if differing:
                 raise InputError(
                     f"{folder} holds a run of another recipe ({'; '.join(differing[:4])}); "

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from safepref.errors import InputError
 from safepref.methods import METHODS, Method
+from safepref.pipeline.rl import BASE
 from safepref.recipe import Merge, Recipe
 from safepref.strength import Strength, parse_strength, strength_text
+
+
+@dataclass(frozen=True, slots=True)
+class Reinforced:
+    """What reinforcement learning trains, treated as a method once it is there."""
+
+    name: str = "grpo"
+    title: str = "GRPO"
+
+
+GRPO = Reinforced()
+Trained: TypeAlias = Method | Reinforced
+"""What has an adapter, scores and a place in the report under its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,7 @@ def scores_base(recipe: Recipe) -> bool:
     )
 
 
-def check_merges(recipe: Recipe, methods: Sequence[Method]) -> None:
+def check_merges(recipe: Recipe, methods: Sequence[Trained]) -> None:
     """Merges are of LoRA adapters that the run trains, under names of their own.
 
     Raises:
@@ -80,8 +95,14 @@ def check_merges(recipe: Recipe, methods: Sequence[Method]) -> None:
             raise InputError(f"tradeoff.merges: the name {merge.title} is taken; give another")
 
 
+def _start(method: Trained, recipe: Recipe) -> tuple[str, ...]:
+    """The stage whose adapter a training starts from, if from one."""
+    rl = recipe.rl
+    return (f"train:{rl.start}",) if rl is not None and method is GRPO and rl.start != BASE else ()
+
+
 def tasks_of(
-    methods: Sequence[Method],
+    methods: Sequence[Trained],
     recipe: Recipe,
     *,
     evaluate: bool = True,
@@ -95,7 +116,10 @@ def tasks_of(
     found = [_scored("base", None, 1.0, "report")] if evaluate else []
     if evaluate and scores_base(recipe):
         found.append(_scored("base", None, 1.0, "choose"))
-    made = [Task(f"train:{method.name}", method.name, method.name, 1.0, None) for method in methods]
+    made = [
+        Task(f"train:{method.name}", method.name, method.name, 1.0, None, _start(method, recipe))
+        for method in methods
+    ]
     made += [
         Task(
             f"merge:{merge.title}",
