@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from safepref.pipeline.evaluate import EvaluationRequest
     from safepref.pipeline.evaluate import evaluate_models as evaluate
     from safepref.pipeline.run import run, train
+    from safepref.pipeline.tune import tune
     from safepref.recipe import Recipe, load_recipe
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "load_recipe",
     "run",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "load_recipe": "safepref.recipe:load_recipe",
     "run": "safepref.pipeline.run:run",
     "train": "safepref.pipeline.run:train",
+    "tune": "safepref.pipeline.tune:tune",
 }
 
 

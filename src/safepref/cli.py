@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from safepref import __version__
-from safepref.commands import judge
+from safepref.commands import judge, tune
 from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
 from safepref.hardware import out_of_memory, tune_process
 from safepref.progress import console
@@ -32,6 +32,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data before anything is trained on it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(judge.app, name="judge")
+app.command("tune")(tune.tune)
 
 CTRL_C = 130
 """What the parser returns when a command was interrupted."""

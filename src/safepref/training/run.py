@@ -86,7 +86,7 @@ def train_method(
         callbacks: more of transformers' callbacks, for example to stop early.
 
     Raises:
-        InputError: unusable settings or rows, or a loss that is not finite.
+        InputError: unusable settings or rows; `Diverged` where a loss is not finite.
     """
     started = time.monotonic()
     plan = make_plan(len(pairs), len(examples), method, settings)
