@@ -25,11 +25,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def search(source: Path, out: Path, trials: int, methods: str = "dpo", **training: object) -> Path:
+def search(
+    source: Path, out: Path, trials: int, methods: str = "dpo", workers: int = 1, **training: object
+) -> Path:
     recipe = tiny_recipe(source, methods=methods, training={**TRAINING, **training})
     out.mkdir(parents=True, exist_ok=True)
-    Manifest(out, recipe).put("plan", dtype="float32", threads=1, shares=1)
-    return tune(recipe, out, trials=trials, search=["beta", "learning_rate"])
+    Manifest(out, recipe).put("plan", dtype="float32", threads=2, shares=2)
+    return tune(recipe, out, trials=trials, search=["beta", "learning_rate"], workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,20 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(source: Path, finished: P
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
     adapter = Path("best") / "dpo" / "adapter_model.safetensors"
     assert (out / adapter).read_bytes() == (finished / adapter).read_bytes()
+
+
+@pytest.mark.slow
+def test_methods_searched_side_by_side_have_the_same_trials(
+    source: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "beside"
+    search(source, out, 3, methods="dpo,nca", workers=2)
+    found, alone = contents(out), contents(finished)
+    assert {name: found[name] for name in alone if name.startswith("dpo")} == {
+        name: text for name, text in alone.items() if name.startswith("dpo")
+    }
+    assert len(list(out.glob("trials/nca-*.json"))) == 3
+    assert found["trials.md"].count("\n| nca |") == 3
 
 
 def test_another_search_in_its_folder_is_refused(source: Path, finished: Path) -> None:

@@ -60,13 +60,13 @@ def read_trials(out: Path, method: str) -> list[Trial]:
     found = []
     for path in sorted((out / "trials").glob(f"{method}-[0-9][0-9][0-9].json")):
         row = read_json(path)
+        bad = InputError(f"{path}: not a trial of this search; remove it, and it is done again")
         try:
             trial = Trial(**{key: value for key, value in row.items() if key != "schema"})
-            trial = trial if trial_file(out, trial.method, trial.number) == path else None
         except (TypeError, AttributeError):
-            trial = None
-        if trial is None:
-            raise InputError(f"{path}: not a trial of this search; remove it, and it is done again")
+            raise bad from None
+        if trial_file(out, trial.method, trial.number) != path:
+            raise bad
         found.append(trial)
     return found
 

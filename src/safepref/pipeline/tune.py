@@ -62,7 +62,7 @@ class Search(Job):
             for method in self.methods
         }
         place = self.out / "tune.json"
-        known = read_json(place)["spaces"] if place.exists() else {}
+        known = read_json(place).get("spaces", {}) if place.exists() else {}
         for name, knobs in spaces.items():
             if known.get(name, knobs) != knobs:
                 there = ", ".join(f"{k['name']} {k['low']:g} to {k['high']:g}" for k in known[name])
@@ -73,10 +73,8 @@ class Search(Job):
         plan = {"trials": trials, "workers": workers, "width": self.width, "spaces": {**known, **spaces}}
         write_json(place, {"schema": SCHEMA, "optuna": str(load_optuna().__version__), **plan})
         # A trial whose file was taken away comes again.
-        tasks = self._all_tasks()
-        self.manifest.forget(
-            *(t.name for t in tasks if not trial_file(self.out, str(t.method), t.number).exists())
-        )
+        gone = [t for t in self._all_tasks() if not trial_file(self.out, str(t.method), t.number).exists()]
+        self.manifest.forget(*(task.name for task in gone if self.manifest.done(task.name)))
 
     @property
     def searched(self) -> dict[str, Any]:
