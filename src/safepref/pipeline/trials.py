@@ -63,9 +63,10 @@ def read_trials(out: Path, method: str) -> list[Trial]:
         bad = InputError(f"{path}: not a trial of this search; remove it, and it is done again")
         try:
             trial = Trial(**{key: value for key, value in row.items() if key != "schema"})
-        except (TypeError, AttributeError):
+            own = trial_file(out, trial.method, trial.number)
+        except (TypeError, AttributeError, ValueError):
             raise bad from None
-        if trial_file(out, trial.method, trial.number) != path:
+        if own != path:
             raise bad
         found.append(trial)
     return found
