@@ -70,8 +70,6 @@ def test_a_search_leaves_its_trials_a_table_and_a_recipe(source: Path, finished:
 
 def test_a_killed_search_goes_on_as_if_it_had_not_been(source: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    assert killed(search, source, out, 2, stage="evaluate:choose:dpo@1", after=10) == -9
-    assert not list(out.glob("trials/*.json"))
     assert killed(search, source, out, 3, stage="trial:dpo:001") == -9
     kept = {path: path.stat().st_mtime_ns for path in out.glob("trials/*.json")}
     assert len(kept) == 2
@@ -80,6 +78,15 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(source: Path, finished: P
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
     adapter = Path("best") / "dpo" / "adapter_model.safetensors"
     assert (out / adapter).read_bytes() == (finished / adapter).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_search_killed_within_a_trial_goes_on_in_it(source: Path, finished: Path, tmp_path: Path) -> None:
+    assert killed(search, source, tmp_path, 1, stage="evaluate:choose:dpo@1", after=10) == -9
+    assert not list(tmp_path.glob("trials/*.json"))
+    search(source, tmp_path, 1)
+    name = "dpo-000.json"
+    assert contents(tmp_path)[name] == contents(finished)[name]
 
 
 @pytest.mark.slow
@@ -104,6 +111,7 @@ def test_another_search_in_its_folder_is_refused(source: Path, finished: Path) -
         tune(recipe, finished, trials=3, search=["beta"])
 
 
+@pytest.mark.slow
 def test_a_diverging_trial_is_kept_and_the_search_goes_on(source: Path, tmp_path: Path) -> None:
     search(source, tmp_path, 2, learning_rate=1e30)
     rows = [read_json(path) for path in sorted(tmp_path.glob("trials/*.json"))]
