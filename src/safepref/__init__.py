@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from safepref.pipeline.evaluate import evaluate_models as evaluate
     from safepref.pipeline.export import ExportRequest, export_model
     from safepref.pipeline.run import run, train
+    from safepref.pipeline.tune import tune
     from safepref.recipe import Recipe, load_recipe
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "load_recipe",
     "run",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "load_recipe": "safepref.recipe:load_recipe",
     "run": "safepref.pipeline.run:run",
     "train": "safepref.pipeline.run:train",
+    "tune": "safepref.pipeline.tune:tune",
 }
 
 

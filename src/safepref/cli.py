@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from safepref import __version__
-from safepref.commands import judge
+from safepref.commands import judge, tune
 from safepref.commands.export import export
 from safepref.errors import EXIT_INTERRUPTED, EXIT_NEGATIVE, EXIT_USAGE, InputError, SafeprefError
 from safepref.hardware import out_of_memory, tune_process
@@ -35,6 +35,7 @@ data_app = typer.Typer(help="Look at data before anything is trained on it.", no
 app.add_typer(data_app, name="data")
 app.add_typer(judge.app, name="judge")
 app.command()(export)
+app.command("tune")(tune.tune)
 
 CTRL_C = 130
 """What the parser returns when a command was interrupted."""

@@ -22,6 +22,10 @@ class InputError(SafeprefError):
     """Bad input: a recipe key, a data row, a file, a flag."""
 
 
+class Diverged(InputError):
+    """A loss that is not finite: the settings are unusable, and a search counts them so."""
+
+
 class Interrupted(SafeprefError):
     """The work was stopped from outside; the same command continues."""
 

@@ -23,7 +23,7 @@ from safepref.recipe import SHIPPED, JudgeSection, Recipe, as_names
 from safepref.store import sha256_file
 
 T = TypeVar("T")
-OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "work")
+OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "trials", "work")
 """Folders that a run makes in its own."""
 
 

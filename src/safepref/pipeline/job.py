@@ -94,7 +94,7 @@ class Job:
         known = self.manifest.data["hashes"].get("inputs", hashes)
         changed = sorted(name for name in hashes if hashes[name] != known.get(name))
         if changed:
-            if any(stage["name"].startswith("train:") for stage in self.manifest.data["stages"]):
+            if any(stage["name"].startswith(("train:", "trial:")) for stage in self.manifest.data["stages"]):
                 raise InputError(
                     f"{changed[0]} has changed since {self.out} was begun; put the old one back, or choose "
                     "another --out"

@@ -35,11 +35,11 @@ def run(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
         job = Job(recipe, out)
         job.assets()
         job.fit_judges()
-        count = _plan(job, workers)
+        count = plan_workers(job, workers)
         job.announce(count)
         job.data()
         job.check()
-        _do_all(job, count, evaluate=True)
+        do_all(job, count, evaluate=True)
         job.write_results()
         whole, work = job.manifest.seconds(), job.manifest.seconds(without="assets")
         console().print(
@@ -55,15 +55,15 @@ def train(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
         job = Job(recipe, out)
         job.assets()
         job.fit_judges()
-        count = _plan(job, workers)
+        count = plan_workers(job, workers)
         job.announce(count, evaluate=False)
         job.data()
         job.check()
-        _do_all(job, count, evaluate=False)
+        do_all(job, count, evaluate=False)
         return out / ("models" if recipe.training.full else "adapters")
 
 
-def _plan(job: Job, workers: int | None) -> int:
+def plan_workers(job: Job, workers: int | None) -> int:
     """How many workers; the first attempt's number is kept as the share of the machine that each may take."""
     plan = job.manifest.data["plan"]
     shares = plan.get("shares")
@@ -75,7 +75,8 @@ def _plan(job: Job, workers: int | None) -> int:
     return count
 
 
-def _do_all(job: Job, workers: int, *, evaluate: bool) -> None:
+def do_all(job: Job, workers: int, *, evaluate: bool) -> None:
+    """Do the job's tasks that are not done, side by side where there are more workers than one."""
     tasks = [task for task in job.tasks(evaluate=evaluate) if not job.manifest.done(task.name)]
     plan = job.manifest.data["plan"]
     # Sums differ in their last bits with threads and batches; what a process takes is the run's for good.

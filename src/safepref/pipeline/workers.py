@@ -118,7 +118,7 @@ def side_by_side(job: Job, tasks: Sequence[Task], count: int) -> None:
 def _start(job: Job) -> Worker:
     context = get_context("spawn")  # forking a process whose threads compute can hang
     ours, theirs = context.Pipe()
-    values = (job.recipe, job.out, job.manifest.data, theirs)
+    values = (type(job), job.recipe, job.out, job.manifest.data, theirs)
     process = context.Process(target=_work, args=values, daemon=True)
     process.start()
     theirs.close()
@@ -164,12 +164,12 @@ def _hear(worker: Worker, manifest: Manifest, shown: Board) -> None:
         worker.task = None
 
 
-def _work(recipe: Recipe, out: Path, state: dict[str, Any], pipe: Connection) -> None:
+def _work(kind: type[Job], recipe: Recipe, out: Path, state: dict[str, Any], pipe: Connection) -> None:
     """A worker's whole life: stages come through the pipe until null does, progress and ends go back."""
     tune_process()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        job = Job(recipe, out, Manifest.copy_of(state))
+        job = kind(recipe, out, Manifest.copy_of(state))
         take_share(state["plan"]["shares"], state["plan"]["threads"])
         # tqdm's own lock is one between processes, which a worker that is terminated would leave behind.
         tqdm.set_lock(threading.RLock())

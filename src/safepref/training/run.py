@@ -93,7 +93,7 @@ def train_method(
         callbacks: more of transformers' callbacks.
 
     Raises:
-        InputError: unusable settings or rows, or a loss that is not finite.
+        InputError: unusable settings or rows; `Diverged` where a loss is not finite.
     """
     started = time.monotonic()
     plan = make_plan(len(pairs), len(examples), method, settings)

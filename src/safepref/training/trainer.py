@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
-from safepref.errors import InputError
+from safepref.errors import Diverged
 from safepref.hardware import release_memory
 from safepref.logprobs import TokenRow
 from safepref.logprobs.engine import CompletionLogps, LogprobEngine
@@ -176,7 +176,7 @@ class PreferenceTrainer(Trainer):
         anchor = self._anchor(scored, anchored, len(batch.pairs))
         loss = preference + nll + anchor
         if not torch.isfinite(loss):
-            raise InputError(
+            raise Diverged(
                 f"{self.method.name}, step {self.state.global_step + 1}: the loss is {loss.item()}; lower "
                 f"training.learning_rate (now {self.args.learning_rate:g}) or check the pairs "
                 f"numbered {', '.join(map(str, batch.pairs))}"

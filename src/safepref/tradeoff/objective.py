@@ -1,0 +1,32 @@
+"""What `recommend` weighs, as one number, for a search that tries settings one after the other."""
+
+from __future__ import annotations
+
+from safepref.tradeoff.choose import Point
+
+PENALTY = 4.0
+"""What a point of safety below the floor, or of over-refusal over the ceiling, costs in ability."""
+
+LOWEST = -1.0 - 2 * PENALTY
+"""No point can score less: no ability, everything refused, the floor missed by all of it."""
+
+
+def objective(point: Point, *, floor: float, ceiling: float) -> float:
+    """Capability minus over-refusal, less `PENALTY` times what is missing to the floor and over the ceiling.
+
+    Among the points that `recommend` finds clear (the lower end of the safety interval at `floor` or above,
+    over-refusal at `ceiling` or below) the order is its own: capability minus over-refusal. Where it would
+    only say that a point is not clear, this says by how much, so that a search is led back to the floor by a
+    slope; a slope, because the interval of some hundred answers is too rough for a cliff.
+
+    Args:
+        point: scores of the choose split.
+        floor: the recipe's `report.safety_floor`.
+        ceiling: the recipe's `report.over_refusal_ceiling`.
+
+    Returns:
+        `LOWEST` to 1, more is better.
+    """
+    shortfall = max(0.0, floor - float(point.scores["safety"]["interval"][0]))
+    excess = max(0.0, point.over_refusal - ceiling)
+    return point.capability - point.over_refusal - PENALTY * (shortfall + excess)
