@@ -153,7 +153,7 @@ def test_a_run_folder_alone_goes_on_with_its_own_recipe(
 def test_a_recipe_is_validated_once(
     started: list[tuple[Recipe, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import safepref.recipe as module
+    import safepref.recipe.reading as module
 
     seen: list[str] = []
     parse = module.parse_recipe

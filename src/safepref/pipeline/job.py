@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from safepref.judges.card import judges_card
 from safepref.logprobs.store import ReferenceStore, model_fingerprint
 from safepref.methods import Method, resolve_methods
 from safepref.models import EMBEDDED, LoadedModel, load_model, variant
-from safepref.pairs.build import Builder, Built
 from safepref.pipeline.ability import add_ability
 from safepref.pipeline.base_side import ask_base, held_against
+from safepref.pipeline.building import build
 from safepref.pipeline.check import check_run
 from safepref.pipeline.contamination import contamination_of
 from safepref.pipeline.forecast import forecast
@@ -32,7 +31,6 @@ from safepref.pipeline.inputs import check_names, input_hashes, remove_half_writ
 from safepref.pipeline.judging import Bench
 from safepref.pipeline.logs import log_point
 from safepref.pipeline.manifest import Manifest
-from safepref.pipeline.pair_controls import controlled
 from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
@@ -202,54 +200,9 @@ class Job:
 
     def data(self) -> None:
         """Build pairs and anchor examples on-policy, and put the user's own pairs beside them."""
-        folder = self.out / "data"
         with self.manifest.stage("data", "Data: the model's own answers, judged") as todo:
-            if not todo:
-                return
-            section, built = self.recipe.data, Built()
-            for note in self.prompts.notes:
-                console().print(f"  {note}")
-            for name, count in self.prompts.dropped.items():
-                if count:
-                    console().print(
-                        f"  {count} {name} training prompts dropped: they or their template are evaluated"
-                    )
-            # Prompts are asked again until an answer is unsafe, so this is a guess.
-            total = round(
-                1.8 * section.harmful + 1.5 * (section.harmless + section.ordinary) + 1.2 * section.general
-            )
-            with track("answers", total) as advance:
-                builder = Builder(
-                    section,
-                    self.engine(),
-                    self.judges.select,
-                    self.judges.refuses,
-                    folder / "answers",
-                    self.recipe.seed,
-                    advance,
-                )
-                if section.harmful:
-                    builder.harmful(self.prompts.harmful, built)
-                if section.harmless:
-                    builder.harmless(self.prompts.harmless, built, ready=len(self.prompts.pairs))
-                if section.ordinary:
-                    builder.ordinary(self.prompts.general, built)
-                if section.general:
-                    builder.general(self.prompts.general, built)
-            for kind in ("harmful", "harmless", "ordinary", "general"):
-                wanted = getattr(section, kind)
-                if built.counts[kind] < wanted:
-                    console().print(f"  {kind}: {built.counts[kind]} of {wanted} found, all the prompts gave")
-            weight = section.weights.preference
-            built.pairs += [replace(pair, weight=pair.weight * weight) for pair in self.prompts.pairs]
-            if not built.pairs:
-                raise InputError("no pairs to train on; raise data.harmful or give data.pairs")
-            pairs, counts = controlled(self, built.pairs)
-            if counts:
-                self.manifest.put("pairs", **counts)
-            write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in pairs))
-            write_jsonl(folder / "examples.jsonl", (example.to_json() for example in built.examples))
-            write_json(folder / "counts.json", {**built.counts, "dropped": self.prompts.dropped, **counts})
+            if todo:
+                build(self)
 
     @cached_property
     def pairs(self) -> list[Pair]:
