@@ -117,12 +117,13 @@ def _summary(run: RunFolder, made: Exported) -> str:
     else:
         other = point_label(chosen["method"], chosen["strength"])
         choice = f"It was picked by hand; the run recommends {other}: {why}."
+    own = " The weights here are made of the dequantized ones." if made.merged else ""
     lines = [
         f"{what} of `{made.base.id}` after preference optimization for safety: harmful requests are to be "
         "refused, also under jailbreak attacks, and everything else is to be answered as before. Method: "
         f"{method_label(made.method)} at strength {made.strength:g} (0 is the base, 1 all that was trained). "
         f"{choice}",
-        f"{made.base.difference}." if made.base.difference else "",
+        f"{made.base.difference}.{own}" if made.base.difference else "",
     ]
     if made.lost:
         lines.append(
