@@ -62,6 +62,8 @@ class TrainingSection(Section):
     lora_rank: Positive = 16
     lora_alpha: Positive = 32
     lora_targets: str | tuple[str, ...] = "all-linear"
+    lora_upper: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the decoder layers, from the last one down, that get an adapter; fewer train faster."""
     chosen_nll: Amount | None = None
     """Weight of the per-token NLL on the chosen answer of harmful and of ready pairs; holds the refusals up.
     Null takes the method's own default."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safepref.tradeoff.choose import Point
+from safepref.tradeoff.front import Point
 
 PENALTY = 4.0
 """What a point of safety below the floor, or of over-refusal over the ceiling, costs in ability."""

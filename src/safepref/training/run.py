@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import PretrainedConfig, TrainingArguments, set_seed
 from transformers.trainer_callback import TrainerCallback
 
@@ -29,6 +29,7 @@ from safepref.methods import Method
 from safepref.models import LoadedModel
 from safepref.store import iter_jsonl, read_json, sha256_json, write_json, write_jsonl
 from safepref.training.displacement import DisplacementControl
+from safepref.training.placement import lora_config
 from safepref.training.plan import Plan, make_plan
 from safepref.training.probe import Probe, refusal_openings
 from safepref.training.rows import TrainingExample, TrainingPair
@@ -173,15 +174,8 @@ def _policy(loaded: LoadedModel, settings: TrainingSettings) -> Iterator[Any]:
         yield policy
         return
     trainable = {name: parameter.requires_grad for name, parameter in loaded.model.named_parameters()}
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=0.0,
-        target_modules=_targets(settings),
-    )
     try:
-        adapted = get_peft_model(loaded.model, config)
+        adapted = get_peft_model(loaded.model, lora_config(loaded.model, settings))
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -198,13 +192,6 @@ def _policy(loaded: LoadedModel, settings: TrainingSettings) -> Iterator[Any]:
         for name, parameter in loaded.model.named_parameters():
             parameter.requires_grad_(trainable[name])
             parameter.grad = None
-
-
-def _targets(settings: TrainingSettings) -> str | list[str]:
-    targets = settings.lora_targets
-    if isinstance(targets, str):
-        return targets if targets == "all-linear" else [targets]
-    return list(targets)
 
 
 def _width(model: Any) -> int | None:

@@ -79,6 +79,8 @@ class TrainingSettings:
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_targets: str | tuple[str, ...] = "all-linear"
+    lora_upper: float = 1.0
+    """Share of the decoder layers, from the last one down, that get an adapter."""
     chosen_nll: Mapping[str, float] = field(default_factory=dict)
     """Weight of the NLL per token of the chosen answer, by kind of pair; a kind not named has none."""
     nll_over: NllSpan = "completion"
@@ -104,6 +106,8 @@ class TrainingSettings:
         weights = {f"chosen_nll.{kind}": weight for kind, weight in self.chosen_nll.items()}
         for name, value in {"anchor": self.anchor, **weights}.items():
             _check(name, value, math.isfinite(value) and value >= 0, "a number from 0 up")
+        upper = self.lora_upper
+        _check("lora_upper", upper, 0 < upper <= 1, "a share above 0, up to 1")
         _check("warmup", self.warmup, 0 <= self.warmup <= 1, "a share from 0 to 1")
         if self.full and self.anchor > 0 and self.anchor_kind == "kl":
             raise InputError(
@@ -144,6 +148,7 @@ class TrainingSettings:
             lora_rank=section.lora_rank,
             lora_alpha=section.lora_alpha,
             lora_targets=section.lora_targets,
+            lora_upper=section.lora_upper,
             chosen_nll={
                 "harmful": nll,
                 "preference": nll,
