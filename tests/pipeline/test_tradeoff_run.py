@@ -104,7 +104,7 @@ def test_a_run_killed_in_a_merge_ends_as_an_undisturbed_one(source: Path, tmp_pa
     assert results["recommended"]["method"] in results["methods"]
     code, printed, said = command("compare", f"{whole}:base", f"{whole}:{MERGE}@.5/1")
     assert code in (0, 1, 4) and f"{MERGE}@0.5/1" in printed + said
-    assert 'data-point="dpo@0.5/1"' in (whole / "report.html").read_text()
+    assert 'data-tried="dpo@0.5/1"' in (whole / "report.html").read_text()
 
 
 def test_other_points_and_limits_are_asked_of_what_stands(source: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_page_has_the_table_the_volumes_and_what_was_merged(swept: Path) -> 
     run = read_run(swept)
     page = render(run)
     for row in strength_rows(run.results):
-        assert f'data-point="{row["name"]}"' in page
+        assert f'data-tried="{row["name"]}"' in page
     assert page.count('<tr><th scope="row">') >= len(volume_rows(run.results)) == 3
     assert merge_lines(run.results) == ["NCA + DPO (ties): merged by ties of NCA 0.5, DPO 0.5"]
     assert merge_lines(run.results)[0] in page
