@@ -8,6 +8,7 @@ averaging does (arXiv 2309.06256). It is written "0.8" or "1/0.6/1".
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from safepref.errors import InputError
@@ -23,9 +24,11 @@ def parse_strength(value: object, where: str = "strength") -> Strength:
     Raises:
         InputError: not a number in 0..1, or a part that is none; `where` and the value are named.
     """
-    parts: Any = (
-        value.split("/") if isinstance(value, str) else value if isinstance(value, tuple | list) else [value]
-    )
+    parts: Sequence[Any] = [value]
+    if isinstance(value, str):
+        parts = value.split("/")
+    elif isinstance(value, tuple | list):
+        parts = value
     levels: list[float] = []
     for part in parts:
         try:

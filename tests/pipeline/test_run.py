@@ -61,7 +61,8 @@ def test_the_run_folder_is_the_contracts(finished: Path) -> None:
 
 def test_results_hold_the_contracts_keys(finished: Path) -> None:
     results = read_json(finished / "results.json")
-    assert set(results) == {"schema", "model", "base", "methods", "recommended", "contamination"}
+    assert set(results) == {"schema", "model", "base", "methods", "recommended", "tradeoff", "contamination"}
+    assert set(results["tradeoff"]) == {"front", "hypervolume", "reference", "base"}
     assert set(results["recommended"]) == {"method", "strength", "scores", "why"}
     for scores in (results["base"], *(row["scores"] for row in results["methods"].values())):
         safety = scores["safety"]

@@ -70,7 +70,17 @@ def test_the_page_opens_without_errors_and_without_a_request(visit, made):
 
 def test_every_plot_is_drawn(visit, made):
     methods = made.results["methods"]
-    for name in ("capability", "over-refusal", "heat", "loss", "margin", "chosen", "rejected", "tasks"):
+    for name in (
+        "capability",
+        "over-refusal",
+        "mathematics",
+        "heat",
+        "loss",
+        "margin",
+        "chosen",
+        "rejected",
+        "tasks",
+    ):
         assert visit.page.locator(f"#plot-{name} svg.main-svg").count() > 0, name
     # Base and methods on the report split, the recommended point, and three strengths a method.
     marks = visit.page.locator("#plot-capability .scatterlayer .points path").count()

@@ -22,11 +22,13 @@ from safepref.hardware import release_memory
 from safepref.methods import resolve_methods
 from safepref.pipeline.inputs import input_hashes
 from safepref.progress import console, duration
-from safepref.recipe import Recipe, parse_recipe
+from safepref.recipe import Merge, Recipe, parse_recipe
 from safepref.store import read_json, sha256_json, write_json
 
 SCHEMA = 1
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm-eval", "numpy", "scikit-learn", "safetensors")
+LATER = ("report", "tradeoff", "evaluation.strengths")
+"""Keys that ask for points or choose among them; a change leaves what was trained and scored as it is."""
 
 
 class Manifest:
@@ -39,8 +41,8 @@ class Manifest:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         """Open the manifest of `folder`, or begin one.
 
-        A recipe with more methods than the folder's, or with `rl` where that has none, adds them: what was
-        done for the others stands.
+        A recipe with more methods than the folder's, with `rl` where that has none, or with other strengths,
+        merges or limits of the recommendation asks for these: what was done stands.
 
         Raises:
             InputError: the folder holds a run of another recipe; the differing keys are named.
@@ -55,13 +57,16 @@ class Manifest:
             if known.get("rl") is None and recipe.rl is not None:
                 more, added = [*more, "reinforcement learning"], [*added, "rl"]
             differing = _differences(known | {key: wanted[key] for key in added}, wanted)
+            later = [line for line in differing if _is_later(line)]
+            differing = [line for line in differing if line not in later] + _other_merges(known, wanted)
             if differing:
                 raise InputError(
                     f"{folder} holds a run of another recipe ({'; '.join(differing[:4])}); "
                     "choose another --out, or remove the folder"
                 )
-            if more:
-                console().print(f"{folder}: {', '.join(more)} added; what is done stands")
+            if more or later:
+                added = f"{', '.join(more)} added" if more else "other points or limits"
+                console().print(f"{folder}: {added}; what is done stands")
                 self.data |= {
                     "recipe": wanted,
                     "recipe_sha256": sha256_json(wanted),
@@ -209,6 +214,28 @@ def _added(known: str, wanted: str) -> list[str]:
     """Methods that are wanted beside all the known ones; none where a known one is left out."""
     before, now = ([method.name for method in resolve_methods(names)] for names in (known, wanted))
     return [name for name in now if name not in before] if set(before) <= set(now) else []
+
+
+def _is_later(line: str) -> bool:
+    """Whether a difference is in a key of LATER."""
+    key = line.partition(":")[0]
+    return any(key == name or key.startswith(f"{name}.") for name in LATER)
+
+
+def _other_merges(old: Any, new: Any) -> list[str]:
+    """Merges that have kept their name and changed what they are: their adapters stand there already."""
+    before, now = (
+        {
+            Merge.model_validate(merge).title: merge
+            for merge in (recipe.get("tradeoff") or {}).get("merges", ())
+        }
+        for recipe in (old, new)
+    )
+    return [
+        f"tradeoff.merges: {title} was {before[title]!r}, name it otherwise"
+        for title in before
+        if title in now and before[title] != now[title]
+    ]
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:

@@ -22,8 +22,8 @@ def strength_rows(results: Mapping[str, Any]) -> list[Row]:
     Returns:
         Rows with `name` (as the split's samples have it), `method`, `strength` (number or text, None for the
         base), `label`, `text` (the strength as it is written), `order` (its mean), `front`, `recommended`,
-        and `safety`, `over_refusal`, `capability`, `mathematics` with `*_interval`, each None where
-        it was not measured; rates 0..1.
+        and `safety`, `over_refusal`, `capability`, `mathematics` with `*_interval`, each None where it was
+        not measured; rates 0..1.
     """
     chosen = results.get("recommended") or {}
     picked = (chosen.get("method"), _text(chosen.get("strength")))
