@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from safepref.errors import InputError
+from safepref.strength import parse_strength
 
 
 class Dtype(StrEnum):
@@ -63,7 +64,7 @@ def export(
         run=run,
         out=out,
         method=method,
-        strength=_number(strength),
+        strength=None if strength is None else parse_strength(strength, "--strength"),
         merged=merged,
         dtype=None if dtype is None else dtype.value,
         base=base,
@@ -72,10 +73,3 @@ def export(
         private=private,
     )
     typer.echo(export_model(request))
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        raise InputError(f"--strength {text!r}: give a number above 0 up to 1") from None

@@ -11,11 +11,13 @@ from typing import Any
 from safepref import __version__
 from safepref.errors import InputError, NegativeResult
 from safepref.logprobs.store import model_fingerprint
+from safepref.models import levels_by_name
 from safepref.pipeline.push import check_repo_id, push
 from safepref.progress import console
 from safepref.report.card import Exported, measured, model_card
 from safepref.report.folder import RunFolder, read_run
 from safepref.store import sha256_file, write_json, write_text
+from safepref.strength import Strength, parse_strength, point_file, point_name, strength_json, strength_text
 from safepref.tradeoff.base import Base, describe_base
 from safepref.tradeoff.export import (
     DTYPES,
@@ -41,7 +43,7 @@ class ExportRequest:
     """Null is RUN/export/POINT-adapter or -merged."""
     method: str | None = None
     """Null takes what the run recommends."""
-    strength: float | None = None
+    strength: Strength | None = None
     """Of the named method; null is 1."""
     merged: bool | None = None
     """Null is an adapter where one was trained, and whole weights otherwise."""
@@ -77,7 +79,7 @@ def export_model(request: ExportRequest) -> Path:
     method, strength = _point(request, run)
     source = _trained(request.run, method)
     merged = _merged(request, source)
-    name = method if strength == 1 else f"{method}@{strength:g}"
+    name = point_file(point_name(method, strength))
     out = request.out or request.run / "export" / f"{name}-{'merged' if merged else 'adapter'}"
     _check_free(out)
     part = out.with_name(f".{out.name}.part")
@@ -93,8 +95,10 @@ def export_model(request: ExportRequest) -> Path:
     return out
 
 
-def layer_scale(strength: float) -> LayerScale:
-    """The strength of each layer."""
+def layer_scale(strength: Strength, model_id: str) -> LayerScale:
+    """The strength of each layer; which group a layer belongs to is told by the base."""
+    if isinstance(strength, tuple):
+        return levels_by_name(load_base(model_id).model, strength)
     return uniform(strength)
 
 
@@ -102,14 +106,14 @@ def _write(
     request: ExportRequest,
     run: RunFolder,
     method: str,
-    strength: float,
+    strength: Strength,
     source: Path,
     merged: bool,
     folder: Path,
 ) -> None:
     model_id = str(run.results["model"])
     base = describe_base(model_id, named=request.base, licence=request.licence)
-    scale, lost, notes = layer_scale(strength), None, _notes(run, base, merged)
+    scale, lost, notes = layer_scale(strength, model_id), None, _notes(run, base, merged)
     if merged:
         loaded = load_base(model_id)
         dtype = request.dtype or _default_dtype(loaded.dtype, source)
@@ -138,7 +142,7 @@ def _write(
             "schema": SCHEMA,
             "safepref": __version__,
             "method": method,
-            "strength": strength,
+            "strength": strength_json(strength),
             "merged": merged,
             "dtype": dtype,
             "base": base.id,
@@ -151,13 +155,13 @@ def _write(
     )
 
 
-def _point(request: ExportRequest, run: RunFolder) -> tuple[str, float]:
+def _point(request: ExportRequest, run: RunFolder) -> tuple[str, Strength]:
     """The method and strength that are named, else the recommended ones."""
     chosen = run.results.get("recommended") or {}
     if request.method is None:
         if request.strength is not None:
             raise InputError(
-                f"--strength {request.strength:g} is of a method; name it with --method "
+                f"--strength {strength_text(request.strength)} is of a method; name it with --method "
                 f"({', '.join(run.results['methods'])})"
             )
         if chosen.get("method") is None or chosen.get("strength") is None:
@@ -165,13 +169,14 @@ def _point(request: ExportRequest, run: RunFolder) -> tuple[str, float]:
             raise NegativeResult(
                 f"{request.run} recommends nothing: {why}. By hand: {'; '.join(_by_hand(run.results))}"
             )
-        return str(chosen["method"]), float(chosen["strength"])
+        return str(chosen["method"]), parse_strength(chosen["strength"], "results.json")
     if request.method not in run.results["methods"]:
         known = ", ".join(run.results["methods"])
         raise InputError(f"--method {request.method}: {request.run} has none of that name; it has {known}")
     strength = 1.0 if request.strength is None else request.strength
-    if not 0 < strength <= 1:
-        raise InputError(f"--strength {strength:g}: give a number above 0 (the base itself) up to 1")
+    strength = parse_strength(strength, "--strength")
+    if strength == 0:
+        raise InputError("--strength 0 is the base itself; give a number above 0, up to 1")
     return request.method, strength
 
 

@@ -65,8 +65,8 @@ class Manifest:
                     "choose another --out, or remove the folder"
                 )
             if more or later:
-                added = f"{', '.join(more)} added" if more else "other points or limits"
-                console().print(f"{folder}: {added}; what is done stands")
+                said = f"{', '.join(more)} added" if more else "other points or limits"
+                console().print(f"{folder}: {said}; what is done stands")
                 self.data |= {
                     "recipe": wanted,
                     "recipe_sha256": sha256_json(wanted),

@@ -20,6 +20,7 @@ from safepref.report.folder import RunFolder
 from safepref.report.gains import paired_gains
 from safepref.report.labels import at, method_label, point_label, words
 from safepref.report.public import public
+from safepref.strength import Strength, point_name, strength_json, strength_text
 from safepref.tradeoff.base import Base
 
 PAPER = "2409.07772"
@@ -31,7 +32,7 @@ class Exported:
     """What is exported, and how it was written."""
 
     method: str
-    strength: float
+    strength: Strength
     merged: bool
     """Whole weights; otherwise an adapter."""
     base: Base
@@ -46,24 +47,31 @@ class Exported:
     @property
     def point(self) -> str:
         """The point's name in a run folder."""
-        return self.method if self.strength == 1 else f"{self.method}@{self.strength:g}"
+        return point_name(self.method, self.strength)
 
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"{self.base.id.rpartition('/')[2]}, aligned by {point_label(self.method, self.strength)}"
+        point = point_label(self.method, strength_json(self.strength))
+        return f"{self.base.id.rpartition('/')[2]}, aligned by {point}"
 
 
-def measured(results: Mapping[str, Any], method: str, strength: float) -> tuple[dict[str, Any] | None, Split]:
+def measured(
+    results: Mapping[str, Any], method: str, strength: Strength
+) -> tuple[dict[str, Any] | None, Split]:
     """The scores of a point, of the report split where it was measured there, and the split."""
     chosen = results.get("recommended") or {}
-    if (chosen.get("method"), chosen.get("strength")) == (method, strength) and chosen.get("scores"):
+    if _is(chosen, method, strength) and chosen.get("scores"):
         return dict(chosen["scores"]), "report"
     entry = results["methods"].get(method) or {}
     if strength == 1 and entry.get("scores"):
         return dict(entry["scores"]), "report"
-    found = at(entry, "choose", f"{strength:g}")
+    found = at(entry, "choose", strength_text(strength))
     return (dict(found), "choose") if found else (None, "report")
+
+
+def _is(chosen: Mapping[str, Any], method: str, strength: Strength) -> bool:
+    return (chosen.get("method"), chosen.get("strength")) == (method, strength_json(strength))
 
 
 def model_card(run: RunFolder, made: Exported) -> str:
@@ -96,7 +104,8 @@ def _compared(run: RunFolder, made: Exported, scores: dict[str, Any] | None, spl
     def rows(point: str) -> list[dict[str, Any]]:
         return [row for row in run.samples if (row["split"], row["point"]) == (split, point)]
 
-    name = f"{made.method}@{made.strength:g}" if split == "choose" else made.point
+    at_one = f"{made.method}@1" if made.strength == 1 else made.point
+    name = at_one if split == "choose" else made.point
     return Compared(
         base=run.results["base"] if split == "report" else None,
         exported=scores,
@@ -110,7 +119,7 @@ def _summary(run: RunFolder, made: Exported) -> str:
     what = "Merged weights" if made.merged else "A LoRA adapter"
     chosen = run.results.get("recommended") or {}
     why = str(chosen.get("why") or "no reason was recorded").rstrip(".")
-    if (chosen.get("method"), chosen.get("strength")) == (made.method, made.strength):
+    if _is(chosen, made.method, made.strength):
         choice = f"It is the point that the run recommends: {why}."
     elif chosen.get("method") is None:
         choice = f"It was picked by hand; the run recommends nothing: {why}."
@@ -121,7 +130,8 @@ def _summary(run: RunFolder, made: Exported) -> str:
     lines = [
         f"{what} of `{made.base.id}` after preference optimization for safety: harmful requests are to be "
         "refused, also under jailbreak attacks, and everything else is to be answered as before. Method: "
-        f"{method_label(made.method)} at strength {made.strength:g} (0 is the base, 1 all that was trained). "
+        f"{method_label(made.method)} at strength {strength_text(made.strength)} (0 is the base, 1 all that "
+        "was trained). "
         f"{choice}",
         f"{made.base.difference}.{own}" if made.base.difference else "",
     ]

@@ -16,6 +16,7 @@ from safepref.progress import duration
 from safepref.report.folder import RunFolder
 from safepref.report.labels import at, method_label
 from safepref.report.public import public_values
+from safepref.strength import Strength, strength_text
 from safepref.tradeoff.base import Base
 
 UNKNOWN = "not recorded"
@@ -98,7 +99,7 @@ def licences(run: RunFolder, base: Base) -> list[str]:
     return ["## Licences", "\n".join(lines)]
 
 
-def reproduce(run: RunFolder, method: str, strength: float, *, merged: bool, dtype: str) -> list[str]:
+def reproduce(run: RunFolder, method: str, strength: Strength, *, merged: bool, dtype: str) -> list[str]:
     """The recipe and the commands; its files stand by name, with their hashes."""
     recipe = run.manifest.get("recipe")
     if not isinstance(recipe, Mapping):
@@ -106,7 +107,7 @@ def reproduce(run: RunFolder, method: str, strength: float, *, merged: bool, dty
     known = public_values(dict(recipe))
     if at(known, "model", "system"):
         known["model"]["system"] = "(not printed)"
-    again = ["safepref", "export", "again", "--method", method, "--strength", f"{strength:g}"]
+    again = ["safepref", "export", "again", "--method", method, "--strength", strength_text(strength)]
     again += ["--merged", "--dtype", dtype] if merged else []
     commands = f"safepref run recipe.yaml --out again\n{shlex.join(again)}"
     parts = ["## How to reproduce", f"With this recipe as `recipe.yaml`:\n\n```bash\n{commands}\n```"]
