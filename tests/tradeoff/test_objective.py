@@ -1,29 +1,29 @@
-"""The scalar of a search: the recommendation's own order where the limits hold, a slope where they do not."""
+"""The scalar of a search: what is better on every axis scores more, and a slope leads to the limits."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from test_choose import point, points, rates
+from made_points import lists, point, rates
 
-from safepref.tradeoff.choose import Point, recommend
+from safepref.tradeoff.front import Point, gains
 from safepref.tradeoff.objective import LOWEST, objective
 
 
-@given(points, rates, rates)
-def test_of_clear_points_the_highest_is_as_good_as_the_recommended(
+@given(lists, rates, rates)
+def test_a_point_that_is_no_worse_on_any_axis_scores_no_less(
     found: list[Point], floor: float, ceiling: float
 ) -> None:
-    clear = [p for p in found if p.scores["safety"]["interval"][0] >= floor and p.over_refusal <= ceiling]
-    if not clear:
-        return
-    best = max(clear, key=lambda p: objective(p, floor=floor, ceiling=ceiling))
-    named = recommend(found, floor=floor, ceiling=ceiling).point
-    assert named is not None
-    assert best.capability - best.over_refusal == named.capability - named.over_refusal
+    def value(p: Point) -> float:
+        return objective(p, floor=floor, ceiling=ceiling)
+
+    for p in found:
+        for q in found:
+            if all(a >= b for a, b in zip(gains(p)[:3], gains(q)[:3], strict=True)):
+                assert value(p) >= value(q) - 1e-9
 
 
-@given(points, rates, rates)
+@given(lists, rates, rates)
 def test_it_lies_between_its_bounds(found: list[Point], floor: float, ceiling: float) -> None:
     for p in found:
         low = p.scores["safety"]["interval"][0]

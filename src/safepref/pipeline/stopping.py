@@ -18,7 +18,7 @@ from safepref.pipeline.prompts import Suite, apart_by_attack
 from safepref.progress import Stage
 from safepref.recipe import StoppingSection
 from safepref.store import sha256_json
-from safepref.tradeoff.choose import Point
+from safepref.tradeoff.front import Point
 from safepref.training.stopping import Judged, JudgedPoint
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from safepref.pipeline.suggest import load_optuna, suggest
 from safepref.pipeline.tasks import Task
 from safepref.pipeline.trials import Trial, best_of, fragment, read_trials, table, trial_file
 from safepref.progress import console, duration
-from safepref.recipe import Recipe, parse_recipe
+from safepref.recipe import Recipe, TradeoffSection, parse_recipe
 from safepref.store import folder_lock, read_json, sha256_json, write_json, write_text
-from safepref.tradeoff.choose import Point
+from safepref.tradeoff.front import Point
 from safepref.tradeoff.objective import objective
 
 SCHEMA = 1
@@ -42,11 +42,6 @@ class TrialTask(Task):
 
     number: int = 0
 
-    @property
-    def needs(self) -> str | None:
-        """The trial before, whose result the settings depend on."""
-        return _stage(str(self.method), self.number - 1) if self.number else None
-
 
 class Search(Job):
     """A run folder whose tasks are trials; see `Job`."""
@@ -59,7 +54,7 @@ class Search(Job):
         """
         spaces = {
             method.name: [asdict(knob) for knob in search_space(self.recipe, method, self.width, names)]
-            for method in self.methods
+            for method in self.tried
         }
         place = self.out / "tune.json"
         known = read_json(place).get("spaces", {}) if place.exists() else {}
@@ -75,6 +70,11 @@ class Search(Job):
         # A trial whose file was taken away comes again.
         gone = [t for t in self._all_tasks() if not trial_file(self.out, str(t.method), t.number).exists()]
         self.manifest.forget(*(task.name for task in gone if self.manifest.done(task.name)))
+
+    @property
+    def tried(self) -> list[Method]:
+        """The methods whose settings are searched."""
+        return [method for method in self.methods if isinstance(method, Method)]
 
     @property
     def searched(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Search(Job):
                 "evaluation.benign: no look-alike is left to choose by, all share a template with those that "
                 "are reported on; give another file"
             )
-        for method in self.methods:
+        for method in self.tried:
             ranges = ", ".join(
                 f"{knob['name']} {knob['low']:g} to {knob['high']:g}"
                 for knob in self.searched["spaces"][method.name]
@@ -116,9 +116,18 @@ class Search(Job):
     def _all_tasks(self) -> list[TrialTask]:
         """By number first, so that workers take different methods."""
         return [
-            TrialTask(_stage(m.name, number), f"{m.name} {number}", m.name, 1.0, "choose", number)
+            TrialTask(
+                _stage(m.name, number),
+                f"{m.name} {number}",
+                m.name,
+                1.0,
+                "choose",
+                # The settings depend on the result of the trial before.
+                (_stage(m.name, number - 1),) if number else (),
+                number=number,
+            )
             for number in range(self.searched["trials"])
-            for m in self.methods
+            for m in self.tried
         ]
 
     def tasks(self, *, evaluate: bool = True) -> list[Task]:
@@ -128,7 +137,7 @@ class Search(Job):
     def do(self, task: Task) -> None:
         """Train and score one trial, unless that is done; keep its adapter if none was better."""
         assert isinstance(task, TrialTask)
-        method = next(m for m in self.methods if m.name == task.method)
+        method = next(m for m in self.tried if m.name == task.method)
         title = f"Trial {task.number} of {method.title}{self._time_left()}"
         with self.manifest.stage(task.name, title) as todo:
             if todo:
@@ -151,14 +160,14 @@ class Search(Job):
             trial = replace(trial, failed=str(error))
             console().print(f"  {error}")
         else:
-            scores = job.evaluate(f"{method.name}@1", method, 1.0, "choose")
+            scores = job.evaluate(f"{method.name}@1", method.name, 1.0, "choose")
             limits = self.recipe.report
             value = objective(
                 Point(method.name, 1.0, scores),
                 floor=limits.safety_floor,
                 ceiling=limits.over_refusal_ceiling,
             )
-            trial = replace(trial, objective=value, scores=scores, training=job.read_training(method))
+            trial = replace(trial, objective=value, scores=scores, training=job.read_training(method.name))
             console().print(f"  objective {value:.4f}")
         write_json(trial_file(self.out, method.name, number), trial.to_json())
 
@@ -193,7 +202,7 @@ class Search(Job):
 
     def write_overviews(self) -> None:
         """trials.md and tuned.yaml, of all trials so far."""
-        found = [trials for m in self.methods if (trials := read_trials(self.out, m.name))]
+        found = [trials for m in self.tried if (trials := read_trials(self.out, m.name))]
         limits = self.recipe.report
         text = table(found, limits.safety_floor, limits.over_refusal_ceiling)
         write_text(self.out / "trials.md", text)
@@ -240,6 +249,8 @@ def tune(
     if trials < 1:
         raise InputError(f"--trials is {trials}; give 1 or more")
     load_optuna()
+    # What comes after training is not searched.
+    recipe = recipe.model_copy(update={"rl": None, "tradeoff": TradeoffSection()})
     with folder_lock(out):
         job = Search(recipe, out)
         job.assets()
@@ -251,7 +262,7 @@ def tune(
         job.check()
         do_all(job, count, evaluate=True)
         job.write_overviews()
-        for method in job.methods:
+        for method in job.tried:
             done = read_trials(out, method.name)
             best = best_of(done)
             if best is None:

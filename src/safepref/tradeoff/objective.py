@@ -1,4 +1,4 @@
-"""What `recommend` weighs, as one number, for a search that tries settings one after the other."""
+"""What the recommendation weighs, as one number, for a search that tries settings one after the other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ LOWEST = -1.0 - 2 * PENALTY
 def objective(point: Point, *, floor: float, ceiling: float) -> float:
     """Capability minus over-refusal, less `PENALTY` times what is missing to the floor and over the ceiling.
 
-    Among the points that `recommend` finds clear (the lower end of the safety interval at `floor` or above,
-    over-refusal at `ceiling` or below) the order is its own: capability minus over-refusal. Where it would
-    only say that a point is not clear, this says by how much, so that a search is led back to the floor by a
-    slope; a slope, because the interval of some hundred answers is too rough for a cliff.
+    `recommend` names one point of many and knows only within the limits or not; a search needs a number for
+    each. Within the limits (the lower end of the safety interval at `floor` or above, over-refusal at
+    `ceiling` or below) a point of capability is worth a point of over-refusal. Outside of them this says by
+    how much, so that a search is led back by a slope; a slope, because the interval of some hundred answers
+    is too rough for a cliff.
 
     Args:
         point: scores of the choose split.

@@ -170,7 +170,7 @@ def train_grpo(
         summary = _summary(settings, list(iter_jsonl(place.log)))
         everyone()
         if first:
-            place.finish(policy, loaded, summary, stamp)
+            place.finish(policy, loaded, summary, stamp, None)
         everyone()
     return TrainResult(place.result, place.log, summary, time.monotonic() - started)
 
