@@ -57,7 +57,7 @@ function scatter(id, key, title, view, hidden) {
       ["markers", small.filter((p) => typeof p.strength !== "number")]]) {
       if (!sweep.length) continue;
       const rings = sweep.map((p) => (p.recommended && view === "choose" ? 3 : 1.4));
-      traces.push({ x: sweep.map((p) => p[key]), y: sweep.map((p) => p.safety), mode,
+      traces.push({ x: sweep.map((p) => p[key]), y: sweep.map((p) => p.safety), mode, cliponaxis: false,
         line: { color: colour + "80", width: 1.1 }, opacity: view === "both" ? .6 : 1, hovertemplate: "%{text}<extra></extra>",
         text: sweep.map(hoverOf), name: method + " choose",
         marker: { symbol: method === "base" ? "x" : symbolOf(method),
