@@ -130,7 +130,8 @@ def evaluate_models(
     judges = bench.reporting()
     overlap = _contamination(request, suite)
     console().print(summary_line(overlap))
-    results, rows, used = [], [], []
+    results, rows = [], []
+    used: list[Path] = []
     whole = suite
     reference = _reference(request, suite, used)
     for model_id in request.models:
