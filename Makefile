@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-full lint types check install-check clean
+.PHONY: setup demo tradeoff test test-full lint types check install-check clean
 
 setup: $(STAMP)
 
@@ -16,6 +16,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/safepref run recipes/demo.yaml --out runs/demo
+
+# Needs ../shared/data (docs/tradeoff.md); the same command continues a stopped run.
+tradeoff: setup
+	$(BIN)/safepref run recipes/tradeoff.yaml --out runs/tradeoff
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)

@@ -165,3 +165,4 @@ def test_a_users_own_wordings(tmp_path: Path) -> None:
     own = load_refusals(path)
     assert own.refusal(prompt("a", "crime_theft")) == "No. Because. Ask on."
     assert own.over_refusal(prompt("a", None)) == "Halt. Bye."
+    assert own.short(prompt("a", "crime_theft")) == "No. Because."

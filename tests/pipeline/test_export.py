@@ -176,9 +176,9 @@ def test_nothing_recommended_is_a_negative_answer_that_names_what_there_is(
     ("arguments", "expected"),
     [
         (["--method", "kto"], "--method kto: .* has none of that name; it has dpo, nca"),
-        (["--method", "nca", "--strength", "1.5"], "--strength 1.5: give a number above 0"),
-        (["--method", "nca", "--strength", "0"], r"--strength 0: give a number above 0 \(the base itself\)"),
-        (["--method", "nca", "--strength", "much"], "--strength 'much': give a number"),
+        (["--method", "nca", "--strength", "1.5"], "--strength: strength .1.5. is no number in 0..1"),
+        (["--method", "nca", "--strength", "0"], "--strength 0 is the base itself"),
+        (["--method", "nca", "--strength", "much"], "--strength: strength 'much' is no number in 0..1"),
         (["--strength", "0.6"], "--strength 0.6 is of a method; name it with --method"),
         (["--private"], "--private is of an upload; give --push HUB_ID"),
         (["--push", "a/b/c"], "--push a/b/c: "),

@@ -134,7 +134,15 @@ def load_refusals(path: Path) -> Refusals:
         macros=macros,
         over_openings=_lines(path, over.get("openings"), "over_refusals.openings"),
         over_endings=_lines(path, over.get("endings"), "over_refusals.endings"),
-        short_opening=" ".join(_lines(path, [table.get("short_opening")], "short_opening")),
+        # Wordings without one of their own open with the first generic line that stands by itself.
+        short_opening=_lines(
+            path,
+            [
+                table.get("short_opening")
+                or next(line for line in macros[GENERIC].openings if _TOPIC not in line)
+            ],
+            "short_opening",
+        )[0],
     )
 
 
