@@ -116,12 +116,16 @@ def test_a_stopped_run_goes_on_to_equal_weights(
         if len(seen) == 3:
             raise Stopped
 
+    def drawing(asked: Sequence[Prompt], answers: Sequence[str]) -> list[Scored]:
+        torch.rand(1 + len(seen))  # as a judge does that is loaded at its first use
+        return letters(asked, answers)
+
     with pytest.raises(Stopped):
-        trained(loaded, tmp_path, stop, batch_size=4)
+        trained(loaded, tmp_path, stop, batch_size=4, reward=drawing)
     kept = {path.name for path in (tmp_path / "checkpoints" / "grpo" / "checkpoint-2").iterdir()}
     assert "adapter_model.safetensors" in kept and "training_args.bin" not in kept
     steps: list[int] = []
-    result = trained(loaded, tmp_path, steps.append, batch_size=4)
+    result = trained(loaded, tmp_path, steps.append, batch_size=4, reward=drawing)
     assert steps == [2, 1, 1]
     assert {name: value.tolist() for name, value in weights(result).items()} == {
         name: value.tolist() for name, value in weights(whole).items()

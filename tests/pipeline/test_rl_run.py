@@ -69,6 +69,7 @@ def test_rl_is_added_to_a_run_and_its_adapter_is_a_method(source: Path, plain: P
     assert set(grpo["choose"]) == {"1"} and grpo["scores"]["safety"]["n"]
     summary = grpo["training"]
     assert summary["start"] == "dpo" and summary["steps"] == 2
+    assert summary["rewards"]["deflected"] == 0.3
     assert len(summary["curve"]["reward"]) == len(summary["curve"]["kl"]) == 2
     rows = read_jsonl(finished / "samples" / "report.grpo.jsonl")
     assert rows and all(row["method"] == "grpo" for row in rows)

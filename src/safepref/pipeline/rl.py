@@ -109,7 +109,9 @@ def reinforce(job: Job) -> TrainResult:
             rewarded_by="; ".join(names),
             fingerprint=job.fingerprint,
         )
-    result = replace(result, summary={**result.summary, "start": section.start, "reward": names[-1]})
+    result = replace(
+        result, summary={**result.summary, "start": section.start, "rewards": section.reward.model_dump()}
+    )
     console().print(f"  {in_a_line(result.summary)}")
     return result
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -140,7 +141,9 @@ def _rewarded(prompts: Sequence[Prompt], reward: RewardFunction) -> Callable[...
     def judged(
         *, number: list[int], answer: list[str], log_metric: Callable[[str, float], None], **_: Any
     ) -> list[float | None]:
-        scored = reward([prompts[at] for at in number], answer)
+        # A judge that is loaded now draws random weights first, and the trainer shuffles by the same stream.
+        with torch.random.fork_rng(devices=[]):
+            scored = reward([prompts[at] for at in number], answer)
         for name, value in part_means(scored).items():
             log_metric(f"{PART}{name}", value)
         return [one.reward for one in scored]
