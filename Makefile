@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo tradeoff test test-full lint types check install-check clean
+.PHONY: setup demo tradeoff noise levers test test-full lint types check install-check clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,23 @@ demo: setup
 # Needs ../shared/data (docs/tradeoff.md); the same command continues a stopped run.
 tradeoff: setup
 	$(BIN)/safepref run recipes/tradeoff.yaml --out runs/tradeoff
+
+# The tables of docs/tradeoff.md, hours each; every run in them continues where it was stopped.
+NOISE := 0 0.1 0.3 0.5
+noise: setup
+	for share in $(NOISE); do \
+	  $(BIN)/safepref run recipes/levers.yaml --methods dpo,rdpo,ipo,nca --set data.flipped=$$share \
+	    --out runs/noise-$$share || exit; \
+	  [ $$share = 0 ] || $(BIN)/safepref run recipes/levers.yaml --methods rdpo,nca --set data.flipped=$$share \
+	    --set data.vet=drop --set judges.vet=report --out runs/noise-$$share-vetted || exit; \
+	done
+	$(BIN)/safepref report runs/noise-* --table methods
+
+levers: setup
+	while read -r name settings; do \
+	  $(BIN)/safepref run recipes/levers.yaml --out runs/lever-$$name $$settings </dev/null || exit; \
+	done < recipes/levers.txt
+	$(BIN)/safepref report runs/lever-* --table methods
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
