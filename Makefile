@@ -53,11 +53,11 @@ types: setup
 
 check: lint types test
 
-# What a user's `pip install` gives, in an environment of its own.
+# What a user's `pip install` gives, in an environment of its own. Only what the command imports is compiled.
 install-check:
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	  $(PYTHON) -m venv "$$folder/venv" && \
-	  "$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt . && \
+	  "$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt . && \
 	  (cd "$$folder" && venv/bin/safepref methods) >"$$folder/methods.txt" && \
 	  grep -qw dpo "$$folder/methods.txt" && \
 	  echo "install-check: a fresh environment has a working safepref command"

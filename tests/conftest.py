@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -16,6 +17,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 HARDWARE = ("CUDA", "MPS", "bfloat16", "GPU")
 """A skip whose reason names one of these is about missing hardware and is allowed everywhere."""
+
+
+def pytest_collection_finish() -> None:
+    """What the test files import is no garbage, and no search for any need go through it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

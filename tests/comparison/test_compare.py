@@ -14,6 +14,7 @@ from sample_rows import ability, benign, run_folder, safety, toxicity
 from typer.testing import CliRunner
 
 import safepref
+from pipeline.tiny_run import command
 from safepref.cli import app
 from safepref.comparison import Gate, compare
 from safepref.comparison.gate import CapabilityGate
@@ -323,15 +324,10 @@ def test_the_command_prints_the_table_and_ends_with_its_code(run: Path, tmp_path
 
 
 def test_the_process_ends_with_the_gates_code(run: Path) -> None:
-    def call(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "safepref.cli", "compare", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    missing = call(f"{run}:base", f"{run}:ipo")
-    assert (
-        missing.returncode == 2 and missing.stderr.count("\n") == 1 and "no samples of ipo" in missing.stderr
-    )
-    assert call(f"{run}:base", f"{run}:dpo").returncode == 1
+    code, _, said = command("compare", f"{run}:base", f"{run}:ipo")
+    assert code == 2 and said.count("\n") == 1 and "no samples of ipo" in said
+    line = [sys.executable, "-m", "safepref.cli", "compare", f"{run}:base", f"{run}:dpo"]
+    assert subprocess.run(line, capture_output=True, check=False).returncode == 1
 
 
 def test_no_criterion_on_capability_is_no_demand(run: Path) -> None:

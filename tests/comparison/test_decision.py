@@ -41,7 +41,7 @@ def gain(measure: str, first: np.ndarray, second: np.ndarray, seed: int) -> Gain
         group_weights={"plain": 0.5, "suffix": 0.25, "jailbreak": 0.25} if groups else None,
         level=GATE.level,
         draws=120,
-        permutations=499,
+        permutations=199,
         seed=seed,
     )
     return Gain(measure, evidence, 0, 0, None)

@@ -1,7 +1,9 @@
 """Local rows score as lm-eval's own tasks: its task files and its HFLM are the oracle, on a tiny model."""
 
 import json
+from pathlib import Path
 
+import lm_eval
 import pytest
 import torch
 from evaluation_rules import RuleEngine
@@ -11,9 +13,9 @@ from lm_eval.tasks import TaskManager
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from safepref.errors import InputError
-from safepref.evaluation import Policy, named_task
+from safepref.evaluation import Policy, hub_tasks, named_task
 from safepref.evaluation.capability import run_capability
-from safepref.evaluation.hub_tasks import check_task_name, task_manager
+from safepref.evaluation.hub_tasks import check_task_name
 from safepref.evaluation.tasks import TASK_STYLES
 from safepref.store import read_jsonl, write_jsonl
 
@@ -117,19 +119,26 @@ TASKS = {
         "test",
         [
             {"question": f"How many is {w}?", "answer": f"It is {w} <<1+1=2>>2.\n#### {n}"}
-            for n, w in enumerate(WORDS)
+            for n, w in enumerate(WORDS[:2])
         ],
         [
             {"question": f"How many is {w}?", "answer": f"It is {w} <<1+1=2>>2.\n#### {n}"}
-            for n, w in enumerate(WORDS)
+            for n, w in enumerate(WORDS[:2])
         ],
     ),
 }
 
 
+FOLDERS = ("arc", "commonsense_qa", "gsm8k", "hellaswag", "openbookqa", "piqa", "truthfulqa", "winogrande")
+FOLDERS += ("mmlu/default", "mmlu/continuation")
+"""Where lm-eval keeps the tasks that rows can be scored as."""
+
+
 @pytest.fixture(scope="module")
 def manager():
-    return task_manager()
+    """lm-eval's index of these folders of its own; that of all its tasks takes ten seconds and more."""
+    tasks = Path(lm_eval.__file__).parent / "tasks"
+    return TaskManager(include_path=[tasks / folder for folder in FOLDERS], include_defaults=False)
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +286,18 @@ def test_a_file_that_is_not_there_is_no_task_of_lm_eval(tmp_path, monkeypatch, n
         named_task(name)
 
 
-def test_names_are_checked_before_anything_is_loaded(tmp_path):
+def test_a_name_that_reads_as_a_file_is_refused_without_an_index(monkeypatch):
+    monkeypatch.setattr(hub_tasks, "task_manager", lambda: pytest.fail("the index was built"))
+    for name in ("gone.jsonl", "data/rows", "data\\rows"):
+        for check in (check_task_name, named_task):
+            with pytest.raises(InputError, match="no such file; give a file of benchmark rows, TASK:FILE or"):
+                check(name)
+
+
+@pytest.mark.parametrize("index", ["these folders", pytest.param("all", marks=pytest.mark.slow)])
+def test_names_are_checked_before_anything_is_loaded(tmp_path, monkeypatch, manager, index):
+    if index != "all":
+        monkeypatch.setattr(hub_tasks, "task_manager", lambda: manager)
     file = tmp_path / "rows.jsonl"
     write_jsonl(file, TASKS["gsm8k"][3])
     check_task_name(str(file))

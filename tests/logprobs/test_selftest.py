@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,11 +159,20 @@ def test_rounding_in_half_precision_is_no_fault(half: Any) -> None:
     assert LogprobEngine(half).graph.startswith("rows/")
 
 
-@pytest.mark.parametrize("kind", [IgnoresMasks, pytest.param(IgnoresPositions, marks=pytest.mark.slow)])
-def test_faults_are_found_in_half_precision_too(half: Any, kind: type[LlamaForCausalLM]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [
+        (IgnoresMasks, 6),
+        *(pytest.param(kind, 30, marks=pytest.mark.slow) for kind in (IgnoresMasks, IgnoresPositions)),
+    ],
+)
+def test_faults_are_found_in_half_precision_too(half: Any, kind: type[LlamaForCausalLM], layers: int) -> None:
+    config = copy.deepcopy(half.config)
+    config.num_hidden_layers = layers
     with torch.device("meta"):
-        faulty = kind(half.config)
-    faulty.load_state_dict(half.state_dict(), assign=True)
+        faulty = kind(config)
+    weights = half.state_dict()
+    faulty.load_state_dict({name: weights[name] for name in faulty.state_dict()}, assign=True)
     faulty.tie_weights()
     faulty.model.rotary_emb = half.model.rotary_emb
     assert LogprobEngine(faulty).graph.split("/")[0] in ("padded", "separate")

@@ -5,7 +5,6 @@ The policies are tiny and random; all round them is what `safepref run` has.
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import re
@@ -49,14 +48,6 @@ pytestmark = pytest.mark.assets
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 SYSTEM = "You serve the harbour office, and you are brief."
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_imported_is_garbage() -> Iterator[None]:
-    """Each stage ends with a search for garbage, which need not go through all that was imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

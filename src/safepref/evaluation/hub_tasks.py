@@ -38,11 +38,17 @@ def named_task(name: str, *, limit: int | None = None, seed: int = 0) -> Capabil
                 f"{name}: rows of a file cannot be scored as {task!r}; one of {', '.join(TASK_STYLES)}"
             )
         return read_task(file, limit=limit, seed=seed, name=task)
-    if not Path(name).is_file() and any(mark in name for mark in "/\\."):
+    if not Path(name).is_file():
+        _refuse_absent_file(name)
+    return _lm_eval(name, limit, seed)
+
+
+def _refuse_absent_file(name: str) -> None:
+    """A name that reads as a path is no id, and lm-eval's index need not be built to say so."""
+    if any(mark in name for mark in "/\\."):
         raise InputError(
             f"{name}: no such file; give a file of benchmark rows, TASK:FILE or an lm-eval task id"
         )
-    return _lm_eval(name, limit, seed)
 
 
 def check_task_name(name: str) -> None:
@@ -62,7 +68,8 @@ def check_task_name(name: str) -> None:
                 f"{name}: rows of a file cannot be scored as {task!r}; one of {', '.join(TASK_STYLES)}"
             )
         return
-    if any(mark in name for mark in "/\\.") or name not in task_manager().all_subtasks:
+    _refuse_absent_file(name)
+    if name not in task_manager().all_subtasks:
         near = difflib.get_close_matches(name, task_manager().all_subtasks, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+from scipy.special import ndtri
 
 from safepref.errors import InputError
 from safepref.statistics.base import DRAWS, LEVEL, Floats, Interval, Labels, codes, floats
@@ -214,7 +215,7 @@ def effective_rows(
     if between <= 0:
         return floor
     tail = 0.5 + level / 2
-    shrink = float(stats.norm.ppf(tail) / stats.t.ppf(tail, differing - 1)) ** 2
+    shrink = float(ndtri(tail) / stats.t.ppf(tail, differing - 1)) ** 2
     found = shrink * max(0.0, discordant - total * total) / between
     if row_weights is not None:
         found = min(found, 1.0 / float((row_weights**2).sum()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtri
 
 from safepref.errors import InputError
 from safepref.statistics.base import LEVEL, Interval, check_level
@@ -27,7 +27,7 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
     check_level(level)
     if n < 1 or not 0 <= successes <= n:
         raise InputError(f"wilson: {successes} of {n} is not a proportion; need 0 <= successes <= n, n >= 1")
-    z = float(stats.norm.ppf(0.5 + level / 2))
+    z = float(ndtri(0.5 + level / 2))
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))

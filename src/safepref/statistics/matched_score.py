@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import optimize, stats
+from scipy import optimize
+from scipy.special import ndtr, ndtri
 
 from safepref.errors import InputError
 from safepref.statistics.base import LEVEL, Interval, check_level
@@ -65,16 +66,16 @@ class MatchedScore:
 
     def p_above(self, delta: float) -> float:
         """One-sided p of "the true difference is at most `delta`": small where it is shown to be above."""
-        return float(stats.norm.sf(self.z(delta)))
+        return float(ndtr(-self.z(delta)))
 
     def p_below(self, delta: float) -> float:
         """One-sided p of "the true difference is at least `delta`": small where it is shown to be below."""
-        return float(stats.norm.cdf(self.z(delta)))
+        return float(ndtr(self.z(delta)))
 
     def interval(self, level: float = LEVEL) -> Interval:
         """All differences that the two-sided score test at `1 - level` does not reject."""
         check_level(level)
-        z = float(stats.norm.ppf(0.5 + level / 2))
+        z = float(ndtri(0.5 + level / 2))
 
         def end(outer: float, sign: float) -> float:
             inner = self.difference
@@ -104,5 +105,5 @@ class MatchedScore:
         if away < 1e-9:
             return None
         seen = math.sqrt(max(0.0, self.up + self.down - self.difference**2))
-        reach = stats.norm.isf(alpha) * self.spread(delta) + stats.norm.ppf(power) * seen
+        reach = ndtri(power) * seen - ndtri(alpha) * self.spread(delta)
         return float(reach / away) ** 2
