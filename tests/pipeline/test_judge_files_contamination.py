@@ -146,6 +146,6 @@ def test_a_run_and_an_evaluation_both_look(tmp_path: Path) -> None:
     section = JudgeSection(select="keyword-refusal", report=vote)
     run = contamination_of(prompts, [], [], section, place)
     assert run["uses"][f"judge {vote}"] == {"checked": 1, "exact": 1, "near": 0}
-    suite = EvaluationSuite((asked,), (), (), (), Sampling(4), Sampling(4))
+    suite = EvaluationSuite((asked,), answer=Sampling(4), continuation=Sampling(4))
     scored = _contamination(EvaluationRequest(("m",), judge=vote), suite)
     assert scored["uses"][f"judge {vote}"] == {"checked": 1, "exact": 1, "near": 0}

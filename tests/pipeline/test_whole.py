@@ -129,7 +129,8 @@ def test_nothing_that_is_learned_from_is_asked(whole: Path) -> None:
     texts = {row["messages"][-1]["content"] for row in learned}
     wrapped = {row["template"] for row in learned if row.get("attack")}
     asked = [row for path in (whole / "samples").glob("*.jsonl") for row in read_jsonl(path)]
-    assert {row["suite"] for row in asked} == {"safety", "over_refusal", "toxicity", "capability"}
+    suites = {"safety", "over_refusal", "toxicity", "capability", "ordinary", "chat"}
+    assert {row["suite"] for row in asked} == suites
     assert not texts & {row["messages"][-1]["content"] for row in asked if row.get("messages")}
     assert wrapped and not wrapped & {row["template"] for row in asked if row.get("attack")}
 
@@ -212,7 +213,7 @@ def answer(model: Any, tokenizer: Any, messages: Sequence[dict[str, str]], new: 
 
 def conversations(samples: Path) -> list[dict[str, Any]]:
     """The rows of prompts that were answered in at most as many tokens as the recipe's cap."""
-    return [row for row in read_jsonl(samples) if row["suite"] != "capability"]
+    return [row for row in read_jsonl(samples) if row["suite"] not in ("capability", "chat")]
 
 
 @pytest.fixture
@@ -248,7 +249,7 @@ def test_a_system_prompt_is_read_in_training_and_evaluation(
     base = AutoModelForCausalLM.from_pretrained(source / "model", dtype=torch.float32)
     system = {"role": "system", "content": SYSTEM}
     rows = conversations(out / "samples" / "report.base.jsonl")
-    assert {row["suite"] for row in rows} == {"safety", "over_refusal", "toxicity"}
+    assert {row["suite"] for row in rows} == {"safety", "over_refusal", "toxicity", "ordinary"}
     for row in rows:
         messages = row["messages"]
         if messages[0]["role"] == "system":

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from test_displacement import Snapshots, StopAt, Stopped, same
 
-from safepref.tradeoff.choose import Point, recommend
+from safepref.tradeoff.choose import Limits, recommend
+from safepref.tradeoff.front import Point
 from safepref.training import TrainResult
 from safepref.training.stopping import Judged, JudgedPoint, best_of
 
@@ -59,8 +60,9 @@ def test_the_rule(points: list[tuple[float, float, float]], best: int) -> None:
     assert best_of(made, floor=0.9, ceiling=0.5) == best
 
 
-def test_the_rule_is_the_recommendations_where_intervals_are_narrow() -> None:
+def test_the_rule_keeps_to_the_recommendations_limits_where_intervals_are_narrow() -> None:
     values = [(s, o, c) for s in (0.85, 0.92, 0.99) for o in (0.1, 0.3, 0.6) for c in (0.2, 0.45)]
+    limits = Limits(floor=0.9, ceiling=0.5)
     for low in range(len(values) - 3):
         some = values[low : low + 4]
         points = [
@@ -75,10 +77,17 @@ def test_the_rule_is_the_recommendations_where_intervals_are_narrow() -> None:
             )
             for at, (safety, refused, able) in enumerate(some)
         ]
-        chosen = recommend(points, floor=0.9, ceiling=0.5).point
-        if chosen is not None:
-            ours = best_of([JudgedPoint(0, *v) for v in some], floor=0.9, ceiling=0.5)
-            assert some[ours] == some[int(chosen.method)]
+        chosen = recommend(points, limits).point
+        ours = some[best_of([JudgedPoint(0, *v) for v in some], floor=0.9, ceiling=0.5)]
+        if chosen is None:
+            assert ours[1] > limits.ceiling
+            continue
+        theirs = some[int(chosen.method)]
+        assert (ours[0] >= limits.floor, ours[1] <= limits.ceiling) == (theirs[0] >= limits.floor, True)
+        assert not all(
+            a > b
+            for a, b in zip((theirs[0], -theirs[1], theirs[2]), (ours[0], -ours[1], ours[2]), strict=True)
+        )
 
 
 def test_the_best_weights_are_kept_and_training_stops(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class Builder:
         others = len(taught) * weights.harmful + ready * weights.preference
         weight = 1.0
         if kept and others and share < 1:
-            weight = min(1.0, others * share / (1 - share) / len(kept))
+            weight = min(1.0, others / (1 / share - 1) / len(kept)) if share else 0.0
         self._over_refused(kept, taught, "harmless", weight * weights.harmless, built)
 
     def ordinary(self, prompts: Sequence[Prompt], built: Built) -> None:

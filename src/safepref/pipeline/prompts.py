@@ -131,7 +131,6 @@ def gather(recipe: Recipe) -> Prompts:
     )
     pairs = _ready_pairs(recipe, notes)
     held_out = [p for kind in (harmful, benign) for side in ("choose", "report") for p in kind[side]]
-    held_out += [prompt for suite in (choose, report) for prompt in suite.ordinary]
     # The user's pairs may hold attacked requests, so they are held against the attacked prompts too.
     shown = [*held_out, *(p for suite in (choose, report) for p in suite.safety if p.attack is not None)]
     questions = [row["question"] for s in (choose, report) for task in s.tasks for row in task.rows]
@@ -142,6 +141,7 @@ def gather(recipe: Recipe) -> Prompts:
         "general": general["train"],
     }
     kept = {name: _not_evaluated(pool, held_out, questions) for name, pool in pools.items()}
+    kept["general"] = _not_evaluated(kept["general"], [*choose.ordinary, *report.ordinary], [])
     kept_pairs = _not_evaluated(pairs, shown, questions)
     dropped = {name: len(pool) - len(kept[name]) for name, pool in pools.items()}
     return Prompts(
