@@ -17,11 +17,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/safepref run recipes/demo.yaml --out runs/demo
 
+# Each process starts with one half of the files, so that what a file's tests share is made once.
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 test-full: setup
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
