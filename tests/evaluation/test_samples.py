@@ -1,12 +1,11 @@
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from evaluation_rules import RuleEngine
 
+from processes import exit_code
 from safepref.evaluation import Policy, read_samples
 from safepref.evaluation.samples import ResumeLog, answers, write_samples
 from safepref.generation.base import Sampling
@@ -89,31 +88,21 @@ def test_a_log_of_rubbish_is_not_believed(tmp_path):
     assert path.read_text() == '{"key": "k", "text": "t"}\n'
 
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from safepref.evaluation.samples import Policy, answers
-from safepref.generation.base import Completion, Sampling
+def killed_in_the_third_block(folder):
+    engine = RuleEngine(str.upper)
 
-class Engine:
-    name = "child"
-    block = 64
-    calls = 0
-    def generate(self, conversations, sampling, progress=None):
-        Engine.calls += 1
-        if Engine.calls == 3:
+    def answer(text):
+        if len(engine.blocks) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return [Completion(turns[-1]["content"].upper(), 1, False) for turns in conversations]
+        return text.upper()
 
-talk = [[{"role": "user", "content": "t" * n}] for n in range(1, 9)]
-answers(Policy("p", Engine()), talk, Sampling(), Path(sys.argv[1]), stage="s", block=2)
-"""
+    engine.rule = answer
+    run(engine, folder, ["t" * n for n in range(1, 9)], block=2)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_kill_9_loses_one_block(tmp_path):
-    killed = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert exit_code(killed_in_the_third_block, tmp_path) == -signal.SIGKILL
     kept = read_jsonl(Path(tmp_path) / ".resume" / "answers.jsonl")
     assert sorted(len(row["text"]) for row in kept) == [5, 6, 7, 8]
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
-import subprocess
-import sys
-import time
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from inspect_ai.log import read_eval_log
-from tiny_run import start, tiny_recipe, write_inputs
+from tiny_run import killed, start, tiny_recipe, write_inputs
 
-from safepref.errors import InputError, NegativeResult
+from processes import apart
+from safepref.errors import InputError, Interrupted, NegativeResult
 from safepref.hardware import threads
 from safepref.models import load_model
 from safepref.pipeline import workers as workers_module
@@ -26,7 +27,6 @@ from safepref.pipeline.workers import sensible_workers
 from safepref.recipe import JudgeSection, parse_recipe
 from safepref.store import read_json, read_jsonl, write_json
 
-PROGRAM = [sys.executable, str(Path(__file__).parent / "tiny_run.py")]
 pytestmark = pytest.mark.assets
 
 
@@ -223,34 +223,37 @@ def test_a_name_that_stands_for_nothing_is_told_before_anything_is_done(
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
-SLOW_STAGES = (
+STAGES = (
     "assets",
+    "data",
     "judges",
     "check",
     "train:dpo",
+    "train:kto",
     "evaluate:report:base",
+    "evaluate:report:dpo",
     "evaluate:choose:kto@1",
     "report",
 )
 
 
 @pytest.mark.parametrize(
-    "stage",
+    "stages",
     [
-        "data",
-        "train:kto",
-        "evaluate:report:dpo",
-        *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW_STAGES),
+        pytest.param(("data", "evaluate:report:dpo", "train:kto"), id="three times"),
+        *(pytest.param((stage,), id=stage, marks=pytest.mark.slow) for stage in STAGES),
     ],
 )
 def test_a_run_killed_in_a_stage_ends_with_the_same_results(
-    source: Path, finished: Path, tmp_path: Path, stage: str
+    source: Path, finished: Path, tmp_path: Path, stages: tuple[str, ...]
 ) -> None:
-    out = tmp_path / "run"
-    killed = subprocess.run([*PROGRAM, str(source), str(out), stage], capture_output=True, check=False)
-    assert killed.returncode == -9, killed.stderr.decode()[-2000:]
-    assert not (out / "report.html").exists()
-    subprocess.run([*PROGRAM, str(source), str(out)], capture_output=True, check=True)
+    recipe, out = tiny_recipe(source), tmp_path / "run"
+    for stage in stages:
+        assert killed(start, recipe, out, stage=stage) == -signal.SIGKILL, stage
+        status = {row["name"]: row["status"] for row in read_json(out / "manifest.json")["stages"]}
+        assert status[stage] != "done"
+        assert not (out / "report.html").exists()
+    start(recipe, out)
     assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
     for method in ("dpo", "kto"):
         name = Path("adapters") / method / "adapter_model.safetensors"
@@ -278,33 +281,26 @@ def test_workers_side_by_side_end_with_the_same_results(
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_ended_from_outside_is_named_and_the_run_goes_on(
+def test_workers_end_with_a_killed_run_and_a_run_with_a_killed_worker_and_both_go_on(
     source: Path, finished: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    begun = subprocess.Popen([*PROGRAM, str(source), str(out), "--workers"], stderr=subprocess.PIPE)
+    recipe, out = tiny_recipe(source), tmp_path / "run"
+    begun = apart(start, recipe, out, 2)
     wait_for_work(out)
-    workers(begun.pid)[0].kill()
-    _, said = begun.communicate()
-    assert begun.returncode == 1
-    assert "Interrupted" in said.decode()
-    assert "its process ended with exit code -9" in said.decode()
-    assert "interrupted" in {stage["status"] for stage in read_json(out / "manifest.json")["stages"]}
-    start(tiny_recipe(source), out)
-    assert torch.get_num_threads() == 1
-    assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
-
-
-def test_workers_end_with_the_run_that_is_killed(source: Path, finished: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    begun = subprocess.Popen([*PROGRAM, str(source), str(out), "--workers"], stderr=subprocess.DEVNULL)
-    wait_for_work(out)
-    orphans = workers(begun.pid)
+    orphans = workers(begun)
     assert len(orphans) == 2
     begun.kill()
-    begun.wait()
+    begun.join()
     assert not psutil.wait_procs(orphans, timeout=60)[1]
-    start(tiny_recipe(source), out)
+
+    with ThreadPoolExecutor(1) as other:
+        ended = other.submit(end_a_worker, out)
+        with pytest.raises(Interrupted, match="its process ended with exit code -9"):
+            start(recipe, out, workers=2)
+        ended.result()
+    assert "interrupted" in {stage["status"] for stage in read_json(out / "manifest.json")["stages"]}
+    start(recipe, out)
+    assert torch.get_num_threads() == 1
     assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
     assert not list(out.rglob("*.part"))
 
@@ -334,14 +330,26 @@ def test_workers_are_as_many_as_methods_cores_and_memory_allow(
         assert sensible_workers(loaded, one, 12) == 1
 
 
-def workers(parent: int) -> list[psutil.Process]:
-    """The workers of a run."""
-    return [child for child in psutil.Process(parent).children() if "spawn_main" in " ".join(child.cmdline())]
+def workers(run_: BaseProcess) -> list[psutil.Process]:
+    """The workers of a run that is a process of its own: a server's children, or its own."""
+    kin = psutil.Process(run_.pid).children(recursive=True)
+    return [one for one in kin if one.ppid() != run_.pid or "spawn_main" in " ".join(one.cmdline())]
+
+
+def end_a_worker(out: Path) -> None:
+    """Kill one of this process's workers when some work is under way."""
+    wait_for_work(out)
+    multiprocessing.active_children()[0].kill()
+
+
+def written(out: Path) -> dict[Path, int]:
+    """What workers have written of unfinished stages, and how much."""
+    files = [*out.glob("work/samples/**/answers.jsonl"), *out.glob("logs/*/*.jsonl")]
+    return {path: path.stat().st_size for path in files if path.exists()}
 
 
 def wait_for_work(out: Path) -> None:
-    """Until the first stage of a worker has written something."""
-    deadline = time.monotonic() + 120
-    while not list(out.glob("work/samples/**/answers.jsonl")) and not list(out.glob("logs/*/*")):
-        assert time.monotonic() < deadline, "no worker came"
-        os.sched_yield()
+    """Until a stage of a worker has written something."""
+    before = written(out)
+    while written(out) == before:
+        wait([child.sentinel for child in multiprocessing.active_children()], 0.05)

@@ -1,9 +1,6 @@
-"""A two-layer model on disk and a recipe that goes through every stage in seconds; a program to be killed.
+"""A two-layer model on disk and a recipe that goes through every stage in seconds.
 
-python tiny_run.py FOLDER OUT [STAGE] runs the recipe; with STAGE it kills itself when that is under way, with
---workers in its place two processes train and evaluate.
-
-`killed` does that to any work, in a process that has imported everything; `command` is the command line in
+`killed` does any work in a process that is killed when a stage is under way; `command` is the command line in
 this process.
 """
 
@@ -17,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from processes import exit_code
 from safepref import cli
 from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.run import run
@@ -158,6 +155,7 @@ def killed_in(stage: str, after: int = 1, of: str = "", number: int = 9) -> Iter
     That is when `after` of its items are done, or, where it reports fewer, before it is marked as done. Where
     `of` is given, only items shown under that title count. A signal of another `number` is sent once.
     """
+    import safepref.pipeline.building as building
     import safepref.pipeline.job as pipeline
     from safepref import progress
 
@@ -188,21 +186,13 @@ def killed_in(stage: str, after: int = 1, of: str = "", number: int = 9) -> Iter
             yield count
 
     Manifest.stage = deadly  # type: ignore[method-assign]
-    progress.track = pipeline.track = watched
+    progress.track = pipeline.track = building.track = watched
     yield
 
 
 def killed(work: Callable[..., Any], *arguments: object, **when: Any) -> int:
-    """Do `work` in a process that is killed as `killed_in` says; its exit code.
-
-    The process comes from a server that imports once for all of them.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["safepref.pipeline.run", "safepref.judges.embedded_select"])
-    process = context.Process(target=_doomed, args=(work, arguments, when))
-    process.start()
-    process.join()
-    return int(process.exitcode or 0)
+    """Do `work` in a process that is killed as `killed_in` says; its exit code."""
+    return exit_code(_doomed, work, arguments, when)
 
 
 def _doomed(work: Callable[..., Any], arguments: Sequence[object], when: dict[str, Any]) -> None:
@@ -235,14 +225,3 @@ def on_command_line(*arguments: object) -> None:
     code, _, err = command(*arguments)
     print(err, file=sys.stderr)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    gc.freeze()
-    source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    stage = sys.argv[3] if len(sys.argv) > 3 else None
-    if stage is None or stage == "--workers":
-        start(tiny_recipe(source), target, workers=1 if stage is None else 2)
-    else:
-        with killed_in(stage):
-            start(tiny_recipe(source), target)

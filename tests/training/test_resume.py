@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,36 +14,34 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from processes import exit_code
 from safepref.training import TrainResult
 
 STEPS = 12
 
 
+def train(out: Path, name: str, progress: Callable[[int], None] | None = None) -> TrainResult:
+    """Twelve steps, a checkpoint every other one."""
+    settings = tiny.settings(epochs=4, anchor=0.5, chosen_nll={"harmful": 0.3}, save_steps=2)
+    return tiny.train(out, name, settings=settings, examples=tiny.tiny_examples(), progress=progress)
+
+
 def go_on(out: Path, name: str, steps: list[int] | None = None) -> TrainResult:
-    return tiny.train(
-        out,
-        name,
-        settings=tiny.settings(**tiny.KILLED["settings"]),
-        examples=tiny.tiny_examples(),
-        progress=None if steps is None else steps.append,
-    )
+    return train(out, name, None if steps is None else steps.append)
 
 
-def killed(out: Path, name: str, after: int) -> None:
-    """Train in a process of its own and kill it without warning once it has finished `after` steps."""
-    program = [sys.executable, str(Path(tiny.__file__)), str(out), name]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(program, **pipes, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
-        done = 0
-        for line in process.stdout:
-            done += int(line.split()[1])
-            if done >= after:
-                process.kill()
-                break
-            process.stdin.write("\n")
-            process.stdin.flush()
-    assert process.returncode == -signal.SIGKILL
+def doomed(out: Path, name: str, after: int) -> None:
+    """Train, and end without warning once `after` steps are finished."""
+    torch.set_num_threads(1)
+    done = 0
+
+    def progress(steps: int) -> None:
+        nonlocal done
+        done += steps
+        if done >= after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(out, name, progress)
 
 
 def assert_same(one: TrainResult, other: TrainResult) -> None:
@@ -61,7 +59,7 @@ def assert_same(one: TrainResult, other: TrainResult) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL is not on this platform's hardware")
 def test_killed_run_continues_to_equal_weights(name: str, tmp_path: Path) -> None:
     whole = go_on(tmp_path / "whole", name)
-    killed(tmp_path / "killed", name, after=5)
+    assert exit_code(doomed, tmp_path / "killed", name, 5) == -signal.SIGKILL
     folder = tmp_path / "killed" / "checkpoints" / name
     assert any(folder.glob("checkpoint-*/safepref.json"))
     assert not (tmp_path / "killed" / "adapters" / name).exists()
@@ -93,13 +91,7 @@ def stop_at(step: int, out: Path, name: str) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        tiny.train(
-            out,
-            name,
-            settings=tiny.settings(**tiny.KILLED["settings"]),
-            examples=tiny.tiny_examples(),
-            progress=progress,
-        )
+        train(out, name, progress)
 
 
 def test_a_checkpoint_cut_off_while_saving_is_not_used(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""A two-layer model, a handful of rows and settings that train in a second; also a program to be killed.
+"""A two-layer model, a handful of rows and settings that train in a second; also a program for torchrun.
 
-python tiny.py OUT METHOD trains METHOD slowly enough to be killed; it says each finished step.
+tiny.py OUT METHOD trains METHOD as one of several processes.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,30 +107,10 @@ def train(out: Path, name: str = "dpo", loaded: LoadedModel | None = None, **opt
     )
 
 
-KILLED = {
-    "settings": {"epochs": 4, "anchor": 0.5, "chosen_nll": {"harmful": 0.3}, "save_steps": 2},
-}
-"""What the killed program trains: 12 steps, a checkpoint every other one."""
-
-
 SPLIT = {"batch_size": 2, "anchor": 0.5, "chosen_nll": {"harmful": 0.3}, "warmup": 0.4}
 """What is trained by several processes under torchrun."""
 
 
-def say_and_wait(steps: int) -> None:
-    print(f"steps {steps}", flush=True)
-    sys.stdin.readline()
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if "WORLD_SIZE" in os.environ:
-        train(Path(sys.argv[1]), sys.argv[2], settings=settings(**SPLIT), examples=tiny_examples())
-        sys.exit()
-    train(
-        Path(sys.argv[1]),
-        sys.argv[2],
-        settings=settings(**KILLED["settings"]),
-        examples=tiny_examples(),
-        progress=say_and_wait,
-    )
+    train(Path(sys.argv[1]), sys.argv[2], settings=settings(**SPLIT), examples=tiny_examples())

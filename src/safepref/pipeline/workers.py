@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -116,7 +117,13 @@ def side_by_side(job: Job, tasks: Sequence[Task], count: int) -> None:
 
 
 def _start(job: Job) -> Worker:
-    context = get_context("spawn")  # forking a process whose threads compute can hang
+    # Forking this process, whose threads compute, can hang. A fork server has computed nothing and imports
+    # once for all workers; beside Linux, system libraries that it has loaded may not outlive a fork.
+    if sys.platform == "linux":
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+    else:
+        context = get_context("spawn")
     ours, theirs = context.Pipe()
     values = (type(job), job.recipe, job.out, job.manifest.data, theirs)
     process = context.Process(target=_work, args=values, daemon=True)
@@ -166,6 +173,8 @@ def _hear(worker: Worker, manifest: Manifest, shown: Board) -> None:
 
 def _work(kind: type[Job], recipe: Recipe, out: Path, state: dict[str, Any], pipe: Connection) -> None:
     """A worker's whole life: stages come through the pipe until null does, progress and ends go back."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a fork server may have been begun without that
     tune_process()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
