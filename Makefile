@@ -17,7 +17,6 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/safepref run recipes/demo.yaml --out runs/demo
 
-<<<<<<< HEAD
 # Needs ../shared/data (docs/tradeoff.md); the same command continues a stopped run.
 tradeoff: setup
 	$(BIN)/safepref run recipes/tradeoff.yaml --out runs/tradeoff
@@ -39,9 +38,7 @@ levers: setup
 	done < recipes/levers.txt
 	$(BIN)/safepref report runs/lever-* --table methods
 
-=======
 # Each process starts with one half of the files, so that what a file's tests share is made once.
->>>>>>> 568fe76dcf6e4bc46997602b09aef45c47765444
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
