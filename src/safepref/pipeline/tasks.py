@@ -68,9 +68,8 @@ def swept_strengths(recipe: Recipe) -> tuple[Strength, ...]:
 def scores_base(recipe: Recipe) -> bool:
     """Whether the base is scored on the choose split too: only where a limit is counted from it."""
     limits = recipe.report
-    return recipe.evaluation.choose and (
-        limits.capability_drop is not None or limits.mathematics_drop is not None
-    )
+    drops = (limits.capability_drop, limits.mathematics_drop, limits.chat_drop)
+    return recipe.evaluation.choose and any(drop is not None for drop in drops)
 
 
 def check_merges(recipe: Recipe, methods: Sequence[Trained]) -> None:

@@ -20,6 +20,11 @@ class ReportSection(Section):
     one, the base is scored there too."""
     mathematics_drop: Share | None = None
     """The same for the arithmetic task."""
+    chat_drop: Share | None = None
+    """The same for the mean over the tasks asked in the chat template (`evaluation.choose_chat`)."""
+    ordinary_ceiling: Share | None = None
+    """Most ordinary requests not answered on the choose split (`evaluation.choose_ordinary`); null for no
+    limit."""
 
 
 class Merge(Section):
