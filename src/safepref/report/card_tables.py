@@ -9,7 +9,7 @@ from typing import Any
 from safepref.judges.card import table
 from safepref.report.ability import ability_table
 from safepref.report.gains import Gain
-from safepref.report.labels import at, number, percent, span, words
+from safepref.report.labels import NONE, at, number, percent, span, words
 from safepref.report.tables import columns, methods_table
 from safepref.statistics import proportion
 from safepref.taxonomy import load_taxonomy
@@ -144,10 +144,13 @@ def tasks(both: Compared) -> list[str]:
 def ability(both: Compared) -> list[str]:
     """Ordinary requests, questions in the chat and worked answers, as the report has them."""
     results = {"base": both.base or {}, "methods": {"exported": {"scores": both.exported or {}}}}
-    rows = [
-        [row["title"], *(f"{c['value']} ({c['range']})" if c["range"] else c["value"] for c in row["cells"])]
-        for row in ability_table(results)["rows"]
-    ]
+
+    def text(found: Row) -> str:
+        if found["value"] == NONE:
+            return ABSENT
+        return f"{found['value']} ({found['range']})" if found["range"] else str(found["value"])
+
+    rows = [[row["title"], *map(text, row["cells"])] for row in ability_table(results)["rows"]]
     return table(["", "base", "this model"], rows) if rows else []
 
 
