@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from report.run_folder import build_run
+from run_folder import build_run
+
 from safepref.report.card import Exported, model_card
 from safepref.report.card_make import trained_sets
 from safepref.report.folder import read_run
