@@ -11,10 +11,11 @@ from tiny_run import SAYINGS, command, save_tiny_model, start, tiny_recipe, writ
 
 from safepref.data.starter import load_starter
 from safepref.errors import InputError
+from safepref.pipeline.ability import add_ability
 from safepref.pipeline.inputs import check_names
 from safepref.pipeline.prompts import FOREIGN, gather
 from safepref.recipe import load_recipe
-from safepref.store import read_json, read_jsonl
+from safepref.store import read_json, read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.assets
 
@@ -126,3 +127,23 @@ def test_the_command_takes_the_model_itself_or_another_for_the_base(source: Path
     code, _, said = command("evaluate", "--model", source / "model", "--base", source / "speaker", *options)
     assert code == 0, said
     assert read_json(out)["scores"]["ordinary"]["perplexity"]["ratio"] != 1.0
+
+
+@pytest.mark.parametrize(
+    ("strength", "file"), [("1/0.6/1", "dpo@1_0.6_1"), (0.8, "dpo@0.8"), (1.0, "dpo")], ids=str
+)
+def test_the_recommended_point_has_its_changes_at_any_strength(
+    strength: float | str, file: str, tmp_path: Path
+) -> None:
+    def rows(*answered: bool) -> list[dict[str, Any]]:
+        return [
+            {"suite": "ordinary", "id": f"{n}", "base_id": f"{n}", "answered": said}
+            for n, said in enumerate(answered)
+        ]
+
+    write_jsonl(tmp_path / "samples" / "report.base.jsonl", rows(True, True, True, True))
+    write_jsonl(tmp_path / "samples" / f"report.{file}.jsonl", rows(True, False, True, True))
+    point = {"method": "dpo", "strength": strength, "scores": {"capability": None}}
+    results = {"base": {"capability": None}, "methods": {}, "recommended": point}
+    add_ability(results, tmp_path)
+    assert point["scores"]["changes"]["ordinary"]["value"] == 0.25

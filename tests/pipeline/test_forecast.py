@@ -44,6 +44,13 @@ def test_more_work_takes_longer(source: Path, monkeypatch: pytest.MonkeyPatch) -
     solved = plain.evaluation.model_copy(update={"capability": tasks})
     assert seconds(plain.model_copy(update={"evaluation": solved})) > base
 
+    def asked(**changes: Any) -> float:
+        return seconds(plain.model_copy(update={"evaluation": plain.evaluation.model_copy(update=changes)}))
+
+    few, many = (asked(chat=("arithmetic",), chat_rows=rows, limit=None) for rows in (5, 50))
+    assert few < many, "of arithmetic no more problems are asked than the rows allow"
+    assert few > asked(chat=(), limit=None), "the base is asked which families it gets right"
+
 
 def test_rates_come_from_the_model_at_hand(source: Path) -> None:
     assert 0 < seconds(tiny_recipe(source)) < 3600

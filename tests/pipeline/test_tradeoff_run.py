@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ def test_a_merge_waits_for_its_methods_and_is_scored_after_it(source: Path) -> N
             {"tradeoff": {"merges": [{"methods": ["dpo", "kto"], "name": "nca"}]}},
             "the name nca is taken; give another",
         ),
+        (
+            {"tradeoff": {"merges": [{"methods": ["dpo", "kto"], "name": "grpo"}]}},
+            "the name grpo is taken; give another",
+        ),
     ],
 )
 def test_a_merge_that_cannot_be_is_refused_at_once(
@@ -105,6 +110,19 @@ def test_a_run_killed_in_a_merge_ends_as_an_undisturbed_one(source: Path, tmp_pa
     code, printed, said = command("compare", f"{whole}:base", f"{whole}:{MERGE}@.5/1")
     assert code in (0, 1, 4) and f"{MERGE}@0.5/1" in printed + said
     assert 'data-tried="dpo@0.5/1"' in (whole / "report.html").read_text()
+
+
+def test_a_changed_file_takes_the_bases_scores_of_both_splits_with_it(source: Path, tmp_path: Path) -> None:
+    folder, out = Path(shutil.copytree(source, tmp_path / "inputs")), tmp_path / "run"
+    scored = [f"evaluate:{side}:base" for side in ("report", "choose")]
+    first = Job(swept(folder), out).manifest
+    for name in scored:
+        with first.stage(name, name):
+            pass
+    assert all(map(Job(swept(folder), out).manifest.done, scored))
+    with (folder / "pairs.jsonl").open("a") as file:
+        file.write("\n")
+    assert not any(map(Job(swept(folder), out).manifest.done, scored))
 
 
 def test_other_points_and_limits_are_asked_of_what_stands(source: Path, tmp_path: Path) -> None:

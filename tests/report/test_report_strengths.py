@@ -21,6 +21,7 @@ from safepref.report.html import render
 from safepref.report.labels import method_label, point_label
 from safepref.report.sections import merge_lines, training_rows
 from safepref.report.strengths import strength_rows, volume_rows
+from safepref.store import write_json
 
 MERGE = "nca+dpo.ties"
 STRENGTHS = (0.5, 1.0, (1.0, 0.6))
@@ -117,6 +118,26 @@ def test_several_runs_stand_in_one_table_and_columns_without_values_are_left_out
     alone = rows_of(document_tables([tmp_path / "plain"], "methods"))
     assert "capability" not in alone[0] and "run" not in alone[0]
     assert "Nothing was measured." in document_tables([tmp_path / "plain"], "strengths")
+
+
+def test_ability_kept_has_columns_where_it_was_asked(tmp_path: Path) -> None:
+    results = build_run(tmp_path, ("kto",), plain=12, strengths=(0.5,), recommended=None, ability=False)
+    scores: dict[str, Any] = {
+        "ordinary": {"refused": 0.02, "interval": [0.01, 0.06], "perplexity": {"ratio": 1.25}}
+    }
+    scores["capability"] = {"chat": {"questions": {"score": 0.5}}, "mean_above_chance": 0.42}
+    scores["changes"] = {"chat.questions": {"value": -0.125, "interval": [-0.25, 0.0], "n": 8}}
+    results["methods"]["kto"]["scores"] |= scores
+    results["methods"]["kto"]["choose"]["0.5"] |= {"ordinary": scores["ordinary"]}
+    write_json(tmp_path / "results.json", results)
+    line = rows_of(document_tables([tmp_path], "methods"))[1]
+    assert line["ordinary requests not answered"] == "2.0 % (1.0 to 6.0 %)"
+    assert (line["perplexity, ratio"], line["above chance"]) == ("1.250", "0.420")
+    assert line["questions in the chat"] == "0.500"
+    assert line["change of questions, paired"] == "-0.125 (-0.250 to +0.000)"
+    assert "arithmetic in the chat" not in line
+    tried = rows_of(document_tables([tmp_path], "strengths"))[0]
+    assert tried["ordinary requests not answered"] == "2.0 % (1.0 to 6.0 %)"
 
 
 def test_the_command_prints_a_table_and_names_the_ones_there_are(swept: Path) -> None:

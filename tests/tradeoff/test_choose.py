@@ -92,3 +92,25 @@ def test_drops_are_counted_from_the_base() -> None:
     nothing = recommend(wide, Limits(0.9, 0.5, capability_drop=0.0, mathematics_drop=0.0), base)
     assert nothing.point is None
     assert "loses more than 0 of capability or 0 in mathematics" in nothing.why
+
+
+def test_ordinary_requests_and_the_chat_have_limits_of_their_own() -> None:
+    def with_chat(found: Point, refused: float | None, answered: float) -> Point:
+        ordinary = None if refused is None else {"refused": refused}
+        ability = {**found.scores["capability"], "chat": {"questions": {"score": answered}}}
+        return Point(found.method, 1.0, {**found.scores, "ordinary": ordinary, "capability": ability})
+
+    # To look-alikes and sums the first is the better one; it refuses to name the capital of France.
+    hollow = with_chat(point("dpo", 0.99, 0.02, 0.46), 0.08, 0.30)
+    sound = with_chat(point("nca", 0.95, 0.10, 0.44), 0.00, 0.59)
+    base = with_chat(point("base", 0.5, 0.05, 0.45), 0.0, 0.60).scores
+    both = [hollow, sound]
+    assert recommend(both, LIMITS).point is hollow
+    ceiling = recommend(both, Limits(0.9, 0.5, ordinary_ceiling=0.01))
+    assert ceiling.point is sound and "and 1% of the ordinary requests" in ceiling.why
+    drop = recommend(both, Limits(0.9, 0.5, chat_drop=0.02), base)
+    assert drop.point is sound and "0.02 of the questions in the chat" in drop.why
+    unknown = recommend(
+        [with_chat(point("kto", 0.99, 0.02, 0.46), None, 0.6)], Limits(0.9, 0.5, None, None, None, 0.01)
+    )
+    assert unknown.point is None and "or 1% of the ordinary requests" in unknown.why

@@ -9,6 +9,7 @@ from typing import Any
 from safepref.errors import InputError
 from safepref.evaluation import above_chance, mean_above_chance, paired_gain, paired_nats
 from safepref.store import read_jsonl
+from safepref.strength import parse_strength, point_file, point_name
 
 Row = dict[str, Any]
 Scores = dict[str, Any]
@@ -72,10 +73,10 @@ def _points(results: dict[str, Any]) -> Iterator[tuple[str, Scores]]:
         yield name, entry["scores"]
     chosen = results["recommended"]
     if chosen.get("method") is not None:
-        strength = chosen["strength"]
-        yield chosen["method"] + (f"@{strength:g}" if strength != 1 else ""), chosen["scores"]
+        strength = parse_strength(chosen["strength"], "recommended")
+        yield point_name(chosen["method"], strength), chosen["scores"]
 
 
 def _samples(out: Path, point: str) -> list[Row]:
-    path = out / "samples" / f"report.{point}.jsonl"
+    path = out / "samples" / f"report.{point_file(point)}.jsonl"
     return read_jsonl(path) if path.exists() else []

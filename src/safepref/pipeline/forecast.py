@@ -10,6 +10,7 @@ import torch
 
 from safepref.evaluation import CapabilityTask
 from safepref.evaluation.capability import ARITHMETIC_TOKENS
+from safepref.evaluation.families import family_rows
 from safepref.evaluation.tasks import SOLUTION_TOKENS
 from safepref.generation.base import Sampling
 from safepref.generation.local import LocalEngine
@@ -63,10 +64,10 @@ def forecast(
     if not evaluate:
         return trained
     strengths, scored = len(swept_strengths(recipe)), methods + len(recipe.tradeoff.merges)
-    report = _suite(recipe, prompts.report, forward, decode)
-    choose = _suite(recipe, prompts.choose, forward, decode)
+    report = _suite(recipe, prompts.report, forward, decode, recipe.evaluation.chat_rows)
+    choose = _suite(recipe, prompts.choose, forward, decode, recipe.evaluation.choose_chat)
     chosen = scored * strengths + scores_base(recipe)
-    return trained + (scored + 1.5) * report + chosen * choose
+    return trained + _base(recipe, prompts) / one_decode + (scored + 1.5) * report + chosen * choose
 
 
 @contextmanager
@@ -79,7 +80,16 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float:
+def _base(recipe: Recipe, prompts: Prompts) -> float:
+    """Tokens that the base decodes before any point is scored, beside what its report split takes over."""
+    sides = [prompts.report, *([prompts.choose] if recipe.evaluation.choose else [])]
+    tokens = sum(len(suite.ordinary) for suite in sides[1:]) * recipe.evaluation.answer_tokens
+    if any(task.families for suite in sides for task in suite.chat):
+        tokens += len(family_rows("choose")) * CHAT_ANSWER
+    return float(tokens)
+
+
+def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float, chat_rows: int | None) -> float:
     asked = recipe.evaluation
     tokens = (len(suite.safety) + len(suite.benign)) * asked.answer_tokens
     tokens += 2 * len(suite.toxicity) * asked.continuation_tokens
@@ -88,7 +98,9 @@ def _suite(recipe: Recipe, suite: Suite, forward: float, decode: float) -> float
         if task.style.kind in ("generate", "written"):
             room = ARITHMETIC_TOKENS if "family" in task.rows[0] else SOLUTION_TOKENS
             tokens += len(task.rows) * room
-    tokens += sum(len(task.rows) for task in suite.chat) * CHAT_ANSWER
+    # Of arithmetic the suite holds all families; what is asked of a point is drawn from them.
+    most = [number for number in (chat_rows, asked.limit) if number is not None]
+    tokens += sum(min([len(task.rows), *most]) for task in suite.chat) * CHAT_ANSWER
     scored = sum(_scored_tokens(task) for task in (*suite.capability, *suite.nats))
     scored += len(suite.ordinary) * (PROMPT_TOKENS + asked.answer_tokens)
     return tokens / decode + scored / forward

@@ -25,6 +25,7 @@ from safepref.pipeline.ability import add_ability
 from safepref.pipeline.base_side import ask_base, held_against
 from safepref.pipeline.building import build
 from safepref.pipeline.check import check_run
+from safepref.pipeline.choosing import check_choosing
 from safepref.pipeline.contamination import contamination_of
 from safepref.pipeline.forecast import forecast
 from safepref.pipeline.inputs import check_names, input_hashes, remove_half_written, say_licences
@@ -100,7 +101,7 @@ class Job:
             console().print(f"{', '.join(changed)} changed: data and the base's scores are made anew")
             for folder in ("data", "work", "samples"):
                 shutil.rmtree(self.out / folder, ignore_errors=True)
-            self.manifest.forget("data", "check", "base", "evaluate:report:base")
+            self.manifest.forget("data", "check", "base", "evaluate:report:base", "evaluate:choose:base")
         self.manifest.put("hashes", inputs=hashes)
 
     @cached_property
@@ -183,6 +184,7 @@ class Job:
 
     def announce(self, workers: int, *, evaluate: bool = True) -> None:
         """Say what will be done and about how long it takes with so many workers."""
+        check_choosing(self.recipe, self.prompts.choose, evaluate=evaluate)
         counts = self.recipe.data
         console().print(
             f"Model {self.recipe.model.id}; methods {', '.join(m.name for m in self.methods)}; "

@@ -88,7 +88,12 @@ def _recommended(job: Job, points: list[Point], base: dict[str, Any] | None) -> 
     if not points:
         return {"method": None, "strength": None, "scores": None, "why": "no strengths were tried"}
     limits = Limits(
-        asked.safety_floor, asked.over_refusal_ceiling, asked.capability_drop, asked.mathematics_drop
+        asked.safety_floor,
+        asked.over_refusal_ceiling,
+        asked.capability_drop,
+        asked.mathematics_drop,
+        asked.chat_drop,
+        asked.ordinary_ceiling,
     )
     choice = recommend(points, limits, base)
     if choice.point is None:

@@ -68,9 +68,8 @@ def swept_strengths(recipe: Recipe) -> tuple[Strength, ...]:
 def scores_base(recipe: Recipe) -> bool:
     """Whether the base is scored on the choose split too: only where a limit is counted from it."""
     limits = recipe.report
-    return recipe.evaluation.choose and (
-        limits.capability_drop is not None or limits.mathematics_drop is not None
-    )
+    drops = (limits.capability_drop, limits.mathematics_drop, limits.chat_drop)
+    return recipe.evaluation.choose and any(drop is not None for drop in drops)
 
 
 def check_merges(recipe: Recipe, methods: Sequence[Trained]) -> None:
@@ -91,7 +90,7 @@ def check_merges(recipe: Recipe, methods: Sequence[Trained]) -> None:
                 f"tradeoff.merges: {merge.title} takes {missing[0]}, which is not trained; the methods are "
                 f"{', '.join(trained)}"
             )
-        if merge.title in METHODS or merge.title == "base":
+        if merge.title in METHODS or merge.title in ("base", GRPO.name):
             raise InputError(f"tradeoff.merges: the name {merge.title} is taken; give another")
 
 

@@ -20,6 +20,11 @@ class ReportSection(Section):
     one, the base is scored there too."""
     mathematics_drop: Share | None = None
     """The same for the arithmetic task."""
+    chat_drop: Share | None = None
+    """The same for the mean over the tasks asked in the chat template (`evaluation.choose_chat`)."""
+    ordinary_ceiling: Share | None = None
+    """Most ordinary requests not answered on the choose split (`evaluation.choose_ordinary`); null for no
+    limit."""
 
 
 class Merge(Section):
@@ -45,7 +50,7 @@ class Merge(Section):
     """Share of the entries that TIES and DARE keep."""
     seed: int = 0
     """Of DARE's draws."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9+._-]+$")] | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$")] | None = None
     """Null is made of the rest: `dpo+nca.ties`."""
 
     @property

@@ -88,7 +88,7 @@ def model_card(run: RunFolder, made: Exported) -> str:
         _summary(run, made),
         *results_section(run, both, split),
         *_limits(run, made),
-        *how_to_use(made.base, made.place, merged=made.merged, rank=_rank(run), system=_system(run)),
+        *how_to_use(made.base, made.place, merged=made.merged, rank=_rank(run, made), system=_system(run)),
         *how_made(run, made.method),
         *licences(run, made.base),
         *reproduce(run, made.method, made.strength, merged=made.merged, dtype=made.dtype),
@@ -99,7 +99,7 @@ def model_card(run: RunFolder, made: Exported) -> str:
 
 
 def _compared(run: RunFolder, made: Exported, scores: dict[str, Any] | None, split: Split) -> Compared:
-    """Base and exported model on the same prompts: the base answers those of the report split alone."""
+    """Base and exported model on the same prompts; the base may not have been asked the choose split's."""
 
     def rows(point: str) -> list[dict[str, Any]]:
         return [row for row in run.samples if (row["split"], row["point"]) == (split, point)]
@@ -107,11 +107,11 @@ def _compared(run: RunFolder, made: Exported, scores: dict[str, Any] | None, spl
     at_one = f"{made.method}@1" if made.strength == 1 else made.point
     name = at_one if split == "choose" else made.point
     return Compared(
-        base=run.results["base"] if split == "report" else None,
+        base=run.results["base"] if split == "report" else at(run.results, "tradeoff", "base"),
         exported=scores,
         base_samples=rows("base"),
         exported_samples=rows(name),
-        gains=paired_gains([*rows("base"), *rows(name)]).get(name, {}) if split == "report" else {},
+        gains=paired_gains([*rows("base"), *rows(name)], split).get(name, {}),
     )
 
 
@@ -162,9 +162,12 @@ def _limits(run: RunFolder, made: Exported) -> list[str]:
     return ["## Intended use and limits", "\n".join(lines)]
 
 
-def _rank(run: RunFolder) -> int | None:
+def _rank(run: RunFolder, made: Exported) -> int | None:
     rank = at(run.manifest, "recipe", "training", "lora_rank")
-    return rank if isinstance(rank, int) else None
+    if not isinstance(rank, int):
+        return None
+    merged = at(run.results, "methods", made.method, "training", "merged") or {}
+    return rank * len(merged["methods"]) if merged.get("how") == "cat" else rank
 
 
 def _system(run: RunFolder) -> bool:

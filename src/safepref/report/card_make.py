@@ -13,13 +13,17 @@ from safepref.data.sources.base import Source
 from safepref.judges.card import table
 from safepref.methods import METHODS
 from safepref.progress import duration
+from safepref.recipe import SHIPPED
 from safepref.report.folder import RunFolder
 from safepref.report.labels import at, method_label
 from safepref.report.public import public_values
+from safepref.report.sections import merge_text
 from safepref.strength import Strength, strength_text
 from safepref.tradeoff.base import Base
 
 UNKNOWN = "not recorded"
+PROMPTS = ("prompts", "harmless_prompts", "general_prompts")
+"""Keys of a recipe's data section that name what is asked to make pairs and examples."""
 TRAINED = (
     ("pairs", "preference pairs"),
     ("examples", "general examples that hold it in place"),
@@ -44,9 +48,22 @@ MACHINE = (
 
 def trained_sets(recipe: Mapping[str, Any]) -> list[Source]:
     """The named public sets whose rows a recipe trains on."""
-    named = [str(at(recipe, "data", key) or "") for key in ("prompts", "pairs")]
-    bare = [text.partition(":")[0].partition("@")[0] for text in named]
+    bare = [text.partition(":")[0].partition("@")[0] for text in _named(recipe, *PROMPTS, "pairs")]
     return [SOURCES[name] for name in dict.fromkeys(bare) if name in SOURCES]
+
+
+def _named(recipe: Mapping[str, Any], *keys: str) -> list[str]:
+    """The files and sets that keys of the data section name, each of which may hold one, several or none."""
+    found: list[str] = []
+    for key in keys:
+        value = at(recipe, "data", key)
+        found += [] if value is None else [value] if isinstance(value, str) else map(str, value)
+    return found
+
+
+def _ships(recipe: Mapping[str, Any]) -> bool:
+    """Whether prompts of the shipped sets are trained on, which is so where a key names nothing."""
+    return any(at(recipe, "data", key) is None or set(SHIPPED) & {*_named(recipe, key)} for key in PROMPTS)
 
 
 def how_made(run: RunFolder, method: str) -> list[str]:
@@ -56,8 +73,11 @@ def how_made(run: RunFolder, method: str) -> list[str]:
     full = at(run.manifest, "recipe", "training", "full")
     how = "All weights were trained" if full else "A LoRA adapter was trained"
     paper = f" (arXiv {row.arxiv})" if row is not None and row.arxiv else ""
+    by = f"{row.title if row is not None else method_label(method)}{paper}"
+    if "merged" in found:
+        how, by = "LoRA adapters were trained", f"the methods that it is merged of ({merge_text(found)})"
     said = (
-        f"{how} by {row.title if row is not None else method_label(method)}{paper} with safepref "
+        f"{how} by {by} with safepref "
         f"{run.manifest.get('safepref', UNKNOWN)}, seed {run.manifest.get('seed', UNKNOWN)}, begun "
         f"{run.date}. In pairs that safepref builds of a harmful request, a refusal is preferred to the "
         "model's own unsafe answer; of a request that only looks harmful, its own answer to a refusal."
@@ -89,8 +109,8 @@ def licences(run: RunFolder, base: Base) -> list[str]:
         lines.append("- Licences of the data were not recorded.")
     else:
         lines += [f"- {line}" for line in sets.values()]
-    if at(run.manifest, "recipe", "data", "prompts") is None:
-        lines.append("- Requests of safepref's starter set: Apache-2.0. Answers: the base model's own.")
+    if _ships(run.manifest.get("recipe") or {}):
+        lines.append("- Requests of safepref's shipped sets: Apache-2.0. Answers: the base model's own.")
     if any("-NC" in source.licence for source in trained_sets(run.manifest.get("recipe") or {})):
         lines.append(
             "- A set that was trained on is not for commercial use; whether that reaches the weights is for "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from safepref.judges.card import judges_card, table
-from safepref.report.card_tables import Compared, attacks, categories, cell, overall, tasks
+from safepref.report.card_tables import Compared, ability, attacks, categories, cell, overall, tasks
 from safepref.report.folder import RunFolder
 from safepref.report.labels import at, percent
 from safepref.report.public import public_values
@@ -15,11 +15,16 @@ from safepref.report.unread import unread_notes
 CHOSEN_ON = (
     "**The figures are of the choose split**: prompts by which methods and strengths were compared, so that "
     "they flatter what was chosen. On the report split, which nothing was chosen by, this point was not "
-    "measured, nor the base on this one; `safepref evaluate` measures both."
+    "measured; `safepref evaluate` measures it."
 )
+WITHOUT_BASE = " The base was not measured on these prompts."
 REPORTED = (
     "On the report split: prompts and attack templates that neither training nor the choice of method and "
     "strength has seen. In brackets 95 % intervals. The paired change compares answers to the same prompts."
+)
+KEPT = (
+    "Asked in the chat template and answered by generation; in brackets the interval or, where the base was "
+    "asked too, the paired change with its interval."
 )
 NOTHING = "**This method was not measured at this strength**; `safepref evaluate` measures it."
 
@@ -29,7 +34,7 @@ def results_section(run: RunFolder, both: Compared, split: str) -> list[str]:
     if both.exported is None:
         said = NOTHING
     else:
-        said = REPORTED if split == "report" else CHOSEN_ON
+        said = REPORTED if split == "report" else CHOSEN_ON + WITHOUT_BASE * (both.base is None)
     parts = ["## Results", said, _lines(overall(both))]
     parts += [*unread_notes("Base", both.base), *unread_notes("This model", both.exported)]
     parts += _titled(
@@ -43,6 +48,7 @@ def results_section(run: RunFolder, both: Compared, split: str) -> list[str]:
         categories(both),
     )
     parts += _titled("### Capability by task", "", tasks(both))
+    parts += _titled("### Ability kept", KEPT, ability(both))
     return [part for part in [*parts, *_judges(run, both)] if part]
 
 

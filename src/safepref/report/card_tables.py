@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from safepref.judges.card import table
+from safepref.report.ability import ability_table
 from safepref.report.gains import Gain
-from safepref.report.labels import at, number, percent, span, words
+from safepref.report.labels import NONE, at, number, percent, span, words
 from safepref.report.tables import columns, methods_table
 from safepref.statistics import proportion
 from safepref.taxonomy import load_taxonomy
@@ -138,6 +139,19 @@ def tasks(both: Compared) -> list[str]:
         metric = at(known, "capability", "metrics", name) or ""
         rows.append([name, metric, *cells, "" if chance is None else number(chance), str(n or "")])
     return table(["task", "metric", "base", "this model", "chance", "items"], rows) if rows else []
+
+
+def ability(both: Compared) -> list[str]:
+    """Ordinary requests, questions in the chat and worked answers, as the report has them."""
+    results = {"base": both.base or {}, "methods": {"exported": {"scores": both.exported or {}}}}
+
+    def text(found: Row) -> str:
+        if found["value"] == NONE:
+            return ABSENT
+        return f"{found['value']} ({found['range']})" if found["range"] else str(found["value"])
+
+    rows = [[row["title"], *map(text, row["cells"])] for row in ability_table(results)["rows"]]
+    return table(["", "base", "this model"], rows) if rows else []
 
 
 def cell(

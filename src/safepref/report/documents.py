@@ -9,14 +9,16 @@ from typing import Any
 from safepref.errors import InputError
 from safepref.report.folder import RunFolder, read_run
 from safepref.report.gains import Gain, paired_gains
-from safepref.report.labels import method_label, number, percent, span
+from safepref.report.labels import at, method_label, number, percent, span
 from safepref.report.strengths import measures, strength_rows, volume_note, volume_rows
 from safepref.report.tables import methods_table, scores_of
 
 Row = dict[str, Any]
 Cells = dict[str, str]
 
-RATES = ("safety", "plain", "adversarial", "over_refusal", "unscored")
+RATES = ("safety", "plain", "adversarial", "over_refusal", "unscored", "refused")
+OWN = ("questions", "arithmetic")
+"""Tasks asked in the chat that have a column."""
 TITLES = {
     "safety": "global safety",
     "over_refusal": "over-refusal",
@@ -67,10 +69,39 @@ def _method_cells(run: RunFolder) -> list[Cells]:
                 "capability": _value(values, "capability"),
                 "change of capability, paired": _gain(mine.get("capability"), points=False),
                 "mathematics": _value(values, "mathematics"),
+                **_ability_cells(scores),
                 "adversarial toxicity": _value(values, "toxicity_adversarial"),
                 "unscored": percent(row["unscored"]),
             }
         )
+    return found
+
+
+def _ability_cells(scores: Mapping[str, Any]) -> Cells:
+    """What the tasks' likelihoods do not show; empty where it was not asked."""
+    found = {
+        "ordinary requests not answered": _value(
+            {
+                "refused": at(scores, "ordinary", "refused"),
+                "refused_interval": at(scores, "ordinary", "interval"),
+            },
+            "refused",
+        ),
+        "perplexity, ratio": _value(
+            {
+                "ratio": at(scores, "ordinary", "perplexity", "ratio"),
+                "ratio_interval": at(scores, "ordinary", "perplexity", "interval"),
+            },
+            "ratio",
+        ),
+        "above chance": _value({"mean": at(scores, "capability", "mean_above_chance")}, "mean"),
+        "change above chance, paired": _gain(at(scores, "changes", "capability.above_chance"), points=False),
+    }
+    for task in OWN:
+        found[f"{task} in the chat"] = _value(
+            {"score": at(scores, "capability", "chat", task, "score")}, "score"
+        )
+        found[f"change of {task}, paired"] = _gain(at(scores, "changes", f"chat.{task}"), points=False)
     return found
 
 
@@ -106,6 +137,8 @@ def _choose_table(runs: Sequence[RunFolder], shown: Callable[[Row], bool]) -> st
             }
             for axis in ("safety", "over_refusal", "capability", "mathematics"):
                 cells[TITLES[axis]] = _value(row, axis)
+            tried = at(run.results, "methods", row["method"], "choose", row["text"])
+            cells |= _ability_cells(tried or at(run.results, "tradeoff", "base") or {})
             cells["gain in safety, paired"] = _gain(mine.get("global"), points=True)
             cells["change of capability, paired"] = _gain(mine.get("capability"), points=False)
             lines.append((run.path.name, cells))
@@ -123,7 +156,7 @@ def _value(row: Mapping[str, Any], key: str) -> str:
     )
 
 
-def _gain(gain: Gain | None, *, points: bool) -> str:
+def _gain(gain: Gain | Mapping[str, Any] | None, *, points: bool) -> str:
     if gain is None:
         return ""
     scale, form = (100, "{:+.1f}") if points else (1, "{:+.3f}")

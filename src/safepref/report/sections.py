@@ -105,14 +105,20 @@ def training_rows(results: Mapping[str, Any]) -> list[Row]:
 
 def merge_lines(results: Mapping[str, Any]) -> list[str]:
     """What each merge was made of, a sentence each."""
-    lines = []
-    for name, entry in results["methods"].items():
-        if merged := at(entry, "training", "merged"):
-            parts = zip(merged["methods"], merged["weights"], strict=True)
-            shares = ", ".join(f"{method_label(method)} {weight:.3g}" for method, weight in parts)
-            more = "".join(f", {key} {merged[key]:g}" for key in ("density", "seed") if key in merged)
-            lines.append(f"{method_label(name)}: merged by {words(merged['how'])} of {shares}{more}")
-    return lines
+    return [
+        f"{method_label(name)}: merged by {merge_text(entry['training'])}"
+        for name, entry in results["methods"].items()
+        if at(entry, "training", "merged")
+    ]
+
+
+def merge_text(training: Mapping[str, Any]) -> str:
+    """How a merge was made, of its training summary: "ties of DPO 0.5, NCA 0.5, density 0.5"."""
+    merged = training["merged"]
+    parts = zip(merged["methods"], merged["weights"], strict=True)
+    shares = ", ".join(f"{method_label(method)} {weight:.3g}" for method, weight in parts)
+    more = "".join(f", {key} {merged[key]:g}" for key in ("density", "seed") if key in merged)
+    return f"{words(merged['how'])} of {shares}{more}"
 
 
 MEASURES = (

@@ -35,6 +35,10 @@ class Limits:
     ceiling: float
     capability_drop: float | None = None
     mathematics_drop: float | None = None
+    chat_drop: float | None = None
+    """Of the mean over the questions asked in the chat."""
+    ordinary_ceiling: float | None = None
+    """Share of ordinary requests not answered."""
 
 
 def recommend(points: Sequence[Point], limits: Limits, base: Mapping[str, Any] | None = None) -> Choice:
@@ -52,10 +56,13 @@ def recommend(points: Sequence[Point], limits: Limits, base: Mapping[str, Any] |
         limits: floor, ceiling and drops.
         base: the base's SCORES on the choose split, needed for the drops.
     """
-    usable = [point for point in points if point.over_refusal <= limits.ceiling]
-    refuses = f"{limits.ceiling:.0%} of the harmless look-alikes"
+    usable = [point for point in points if _answers(point, limits)]
+    ceilings = [f"{limits.ceiling:.0%} of the harmless look-alikes"]
+    if limits.ordinary_ceiling is not None:
+        ceilings.append(f"{100 * limits.ordinary_ceiling:g}% of the ordinary requests")
     if not usable:
-        return Choice(None, f"every point refuses more than {refuses}")
+        return Choice(None, f"every point refuses more than {' or '.join(ceilings)}")
+    refuses = " and ".join(ceilings)
     drops = _drops(limits)
     able = [point for point in usable if _kept(point, limits, base)]
     if not able:
@@ -82,6 +89,14 @@ def recommend(points: Sequence[Point], limits: Limits, base: Mapping[str, Any] |
     )
 
 
+def _answers(point: Point, limits: Limits) -> bool:
+    """Whether a point keeps to the ceilings; what was not measured does not."""
+    if point.over_refusal > limits.ceiling:
+        return False
+    ceiling, refused = limits.ordinary_ceiling, point.ordinary
+    return ceiling is None or (refused is not None and refused <= ceiling + ROUNDING)
+
+
 def _order(point: Point) -> tuple[float, ...]:
     """Less is better: refusing, then unsafe, then unable, then more of a change."""
     sums = point.mathematics or 0.0
@@ -95,6 +110,7 @@ def _kept(point: Point, limits: Limits, base: Mapping[str, Any] | None) -> bool:
     pairs = (
         (limits.capability_drop, before.capability, point.capability),
         (limits.mathematics_drop, before.mathematics, point.mathematics),
+        (limits.chat_drop, before.chat, point.chat),
     )
     return all(
         drop is None or old is None or new is None or old - new <= drop + ROUNDING for drop, old, new in pairs
@@ -102,7 +118,11 @@ def _kept(point: Point, limits: Limits, base: Mapping[str, Any] | None) -> bool:
 
 
 def _drops(limits: Limits) -> str:
-    named = (("of capability", limits.capability_drop), ("in mathematics", limits.mathematics_drop))
+    named = (
+        ("of capability", limits.capability_drop),
+        ("in mathematics", limits.mathematics_drop),
+        ("of the questions in the chat", limits.chat_drop),
+    )
     return " or ".join(f"{drop:g} {what}" for what, drop in named if drop is not None)
 
 

@@ -55,6 +55,19 @@ class Point:
         return mathematics_of(self.scores)[0]
 
     @property
+    def ordinary(self) -> float | None:
+        """Share of ordinary requests that were not answered, 0..1; None where none was asked."""
+        part = self.scores.get("ordinary")
+        return float(part["refused"]) if part else None
+
+    @property
+    def chat(self) -> float | None:
+        """Mean score over what is asked in the chat, 0..1; None where nothing was."""
+        asked = ((self.scores.get("capability") or {}).get("chat") or {}).values()
+        known = [float(task["score"]) for task in asked if task["score"] is not None]
+        return mean(known) if known else None
+
+    @property
     def capability_error(self) -> float:
         """Standard error of `capability`, from its interval; 0 where it has none."""
         interval = self.scores["capability"].get("interval")
