@@ -45,7 +45,7 @@ class Merge(Section):
     """Share of the entries that TIES and DARE keep."""
     seed: int = 0
     """Of DARE's draws."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9+._-]+$")] | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$")] | None = None
     """Null is made of the rest: `dpo+nca.ties`."""
 
     @property
