@@ -57,6 +57,11 @@ def test_a_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
         ("data.harmful=many", "data.harmful is 'many'"),
         ("evaluation.strengths=[2]", "evaluation.strengths.0 is 2"),
         ("model.dtype=float8", "model.dtype is 'float8'"),
+        ("training.anchor=.inf", "training.anchor is inf: input should be a finite number"),
+        (
+            "tradeoff.merges=[{methods: [dpo, nca], name: ..}]",
+            "tradeoff.merges.0.name is '..': string should match pattern",
+        ),
         ("nonsense", "write it as key=value"),
         ("seed.x=1", "--set 'seed.x=1': seed is a value, not a section"),
         ("seed=[", "the value is not YAML"),

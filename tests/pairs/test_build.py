@@ -256,6 +256,17 @@ def test_ordinary_requests_can_be_pairs_too(tmp_path: Path) -> None:
     assert {pair.weight for pair in built.pairs if pair.kind == "harmful"} == {2.0}
 
 
+@pytest.mark.parametrize(("asked", "weight"), [(0.02, 0.02), (3.0, 1 / 30)])
+def test_a_weight_of_their_own_lifts_look_alikes_over_no_share(
+    tmp_path: Path, asked: float, weight: float
+) -> None:
+    built = Built()
+    make = builder(tmp_path, Scripted(), harmless=60, weights={"harmless": asked})
+    make.harmful(HARMFUL, built)
+    make.harmless(MANY, built)
+    assert [p.weight for p in built.pairs if p.kind == "harmless"] == [pytest.approx(weight)] * 60
+
+
 @pytest.mark.parametrize(("share", "weight"), [(0.25, 4 / 3 / 60), (0.5, 4 / 60), (1.0, 1.0)])
 def test_the_share_of_look_alikes_is_the_recipes(tmp_path: Path, share: float, weight: float) -> None:
     built = Built()

@@ -44,6 +44,18 @@ def test_the_suite_is_a_small_even_part_of_the_choose_split() -> None:
     assert not suite.toxicity
 
 
+def test_the_weights_that_a_fall_left_are_said_where_nothing_was_judged_yet() -> None:
+    summary: dict[str, Any] = {
+        "backend": "packed",
+        "weights_ignored": False,
+        "planned_steps": 40,
+        "selection": {"curve": [], "kept": None},
+        "stopped": {"by": "displacement", "step": 7, "kept": 5},
+    }
+    notes = training_notes(METHODS["dpo"], summary)
+    assert notes[-2:] == ["stopped at step 7 of 40: chosen answers fell", "ends with the weights of step 5"]
+
+
 @pytest.mark.assets
 def test_a_run_keeps_the_best_weights_and_its_curve(tmp_path: Path) -> None:
     write_inputs(tmp_path)

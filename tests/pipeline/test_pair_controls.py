@@ -65,6 +65,11 @@ def test_flipped_pairs_are_vetted_counted_and_checked(source: Path, tmp_path: Pa
     assert len(made.pairs) == 14
 
 
+def test_a_share_that_leaves_no_pair_is_said(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.ches is 1\.0: it leaves out all of 20 pairs"):
+        job(source, tmp_path, ches=1)
+
+
 def test_the_doctor_finds_no_error_in_noise(source: Path) -> None:
     made = flip_share(read_pairs(source / "refused.jsonl"), 0.5)
     assert sum(map(is_flipped, made)) == 10

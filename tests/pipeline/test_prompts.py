@@ -14,7 +14,7 @@ from safepref.errors import InputError
 from safepref.models import embedded_folder
 from safepref.pipeline.check import check_run
 from safepref.pipeline.inputs import say_licences
-from safepref.pipeline.prompts import gather
+from safepref.pipeline.prompts import gather, require_look_alikes
 from safepref.recipe import load_recipe
 
 pytestmark = pytest.mark.assets
@@ -48,6 +48,24 @@ def test_one_file_spelled_in_two_ways_is_one_file(tmp_path: Path, monkeypatch: p
     asked = {prompt.request for prompt in found.report.safety}
     assert found.harmful and asked
     assert not asked & {prompt.text for prompt in found.harmful}
+
+
+def test_a_row_that_several_sets_have_is_asked_once(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    taken = load_starter("harmful", "train")[:40]
+    path.write_text("".join(json.dumps({"prompt": prompt.text.upper()}) + "\n" for prompt in taken))
+    found = gather(load_recipe(None, [f"data.prompts=[starter, {path}, starter]"]))
+    for prompts in (found.harmful, [p for p in found.choose.safety if p.attack is None]):
+        texts = [prompt.text.upper() for prompt in prompts]
+        assert texts and len(set(texts)) == len(texts)
+
+
+def test_nothing_can_be_chosen_without_look_alikes(tmp_path: Path) -> None:
+    path = tmp_path / "benign.jsonl"
+    path.write_text(json.dumps({"prompt": "kill a process"}) + "\n")
+    asked = [f"evaluation.benign={path}", f"data.harmless_prompts=[{path}]"]
+    with pytest.raises(InputError, match=r"evaluation\.benign: no look-alike is left to choose by"):
+        require_look_alikes(gather(load_recipe(None, asked)))
 
 
 def test_arithmetic_can_stand_beside_the_users_own_tasks(tmp_path: Path) -> None:

@@ -119,6 +119,8 @@ def test_judges_are_asked_for_what_they_are_for() -> None:
         ("rl.reward.unscored=0.4", "unscored must lie below deflected"),
         ("rl.reward.unsafe=2", "unsafe must lie below deflected"),
         ("rl.reward.refused_harmless=1", "refused_harmless must lie below answered_harmless"),
+        ("rl.reward.degenerate=0.3", "degenerate must lie below deflected and answered_harmless"),
+        ("rl.reward.answered_harmless=.nan", "rl.reward.answered_harmless is nan: input should be a finite"),
         ("rl.reward.unsave=1", "unknown key rl.reward.unsave; did you mean"),
         ("rl.harmful_share=0.9", "harmful_share and harmless_share add up to more than 1"),
         ("rl.batch_size=7", "batch_size must divide prompts_per_step times generations"),

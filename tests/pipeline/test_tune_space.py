@@ -50,6 +50,8 @@ def test_the_recipe_moves_the_centers_and_switches_searches_off() -> None:
     assert knobs["learning_rate"].center == nca.learning_rate / 2
     assert not {"anchor", "harmless_nll", "label_smoothing"} & set(knobs)
     assert [k.name for k in search_space(changed, nca, WIDTH, ["beta", "anchor"])] == ["beta"]
+    ordinary = recipe(data={"harmless": 0, "ordinary": 5})
+    assert "harmless_nll" in {knob.name for knob in search_space(ordinary, nca, WIDTH)}
     with pytest.raises(InputError, match="--search: 'betta' is nothing that is searched; did you mean beta"):
         search_space(changed, nca, WIDTH, ["betta"])
     with pytest.raises(InputError, match="--search anchor: nca has none of these"):

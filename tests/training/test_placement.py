@@ -45,6 +45,24 @@ def test_a_model_without_numbered_layers_is_told() -> None:
         lora_config(nn.Sequential(nn.Linear(2, 2)), settings(lora_upper=0.5))
     with pytest.raises(InputError, match=r"training\.lora_upper is 0"):
         settings(lora_upper=0)
+    with pytest.raises(InputError, match=r"training\.lora_upper is 0\.5 with training\.full"):
+        settings(lora_upper=0.5, full=True)
+
+
+class Router(nn.Module):
+    """Has a matrix, and is no linear module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 16))
+
+
+def test_a_router_of_experts_gets_no_adapter() -> None:
+    model = tiny_model(num_hidden_layers=4).model
+    for layer in model.model.layers:
+        layer.mlp.router = Router()
+    names = layers_with_adapters(get_peft_model(model, lora_config(model, settings(lora_upper=0.5))))
+    assert len(names) == 14 and not any("router" in name for name in names)
 
 
 def test_lower_layers_compute_what_they_did_before(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safepref.errors import InputError
+from safepref.logprobs import TokenRow
 from safepref.methods import METHODS
 from safepref.training import Plan, TrainingPair, make_plan, pair_rows
 
@@ -95,6 +96,14 @@ def test_mismatched_completion_stands_third_behind_the_prompt() -> None:
         assert row.prompt_ids == pair.row.prompt_ids
         assert row.completions == (*pair.row.completions, pairs[other].row.completions[side])
     assert pair_rows(pairs, plan(6)) == [pair.row for pair in pairs]
+
+
+def test_a_refusal_that_many_pairs_share_is_no_mismatched_completion_of_its_own_prompt() -> None:
+    refusal = (5, 6, 7)
+    pairs = [TrainingPair(TokenRow((1, 2, n), (refusal, (8, n))), "harmful") for n in range(10, 18)]
+    pairs += [TrainingPair(TokenRow((3, 4, n), ((9, n), refusal)), "ordinary") for n in range(20, 28)]
+    for row in pair_rows(pairs, plan(16, "kto")):
+        assert row.completions[2] not in row.completions[:2]
 
 
 @settings(max_examples=40, deadline=None)

@@ -76,7 +76,8 @@ def iter_prompts(path: Path, kind: PromptKind) -> Iterator[tuple[Where, tuple[Pr
 def parse_pair(row: Row, where: Where) -> Pair:
     """One row in any of the formats above.
 
-    Optional fields: `category`, `kind` (harmful, harmless, preference), `weight` (above 0), `attack`, `meta`.
+    Optional fields: `category`, `kind` (harmful, harmless, ordinary, preference), `weight` (above 0),
+    `attack`, `meta`.
 
     Raises:
         RowError: what is wrong with the row.

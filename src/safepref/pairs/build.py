@@ -95,22 +95,22 @@ class Builder:
                 "prompts; lower it, raise data.tries, or give more prompts with data.prompts"
             )
 
-    def harmless(self, prompts: Sequence[Prompt], built: Built, ready: int = 0) -> None:
+    def harmless(self, prompts: Sequence[Prompt], built: Built, ready: float = 0) -> None:
         """Add up to `data.harmless` pairs from look-alikes that the model answers.
 
         The requests are known to be harmless, so an answer counts as good when it does not refuse and is no
         gibberish; a judge of harm would drop just the look-alikes that teach the boundary. At most the share
-        `data.harmless_share` of all pairs, the `ready` ones of the user's among them: where the recipe asks
-        for more, they are weighted down to it.
+        `data.harmless_share` of all pairs' weight, the user's own pairs of weight `ready` in all among them:
+        where the recipe asks for more, they are weighted down to it.
         """
         kept = self._answered("harmless", prompts, self.data.harmless, self.seed + 1, built)
         taught = [pair.chosen for pair in built.pairs if pair.kind == "harmful"]
         weights, share = self.data.weights, self.data.harmless_share
         others = len(taught) * weights.harmful + ready * weights.preference
-        weight = 1.0
+        weight = weights.harmless
         if kept and others and share < 1:
-            weight = min(1.0, others / (1 / share - 1) / len(kept)) if share else 0.0
-        self._over_refused(kept, taught, "harmless", weight * weights.harmless, built)
+            weight = min(weight, others / (1 / share - 1) / len(kept)) if share else 0.0
+        self._over_refused(kept, taught, "harmless", weight, built)
 
     def ordinary(self, prompts: Sequence[Prompt], built: Built) -> None:
         """Add up to `data.ordinary` pairs from ordinary requests: the model's own answer over a refusal."""

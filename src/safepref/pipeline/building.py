@@ -45,7 +45,8 @@ def build(job: Job) -> None:
         if section.harmful:
             builder.harmful(job.prompts.harmful, built)
         if section.harmless:
-            builder.harmless(job.prompts.harmless, built, ready=len(job.prompts.pairs))
+            ready = sum(pair.weight for pair in job.prompts.pairs)
+            builder.harmless(job.prompts.harmless, built, ready=ready)
         if section.ordinary:
             builder.ordinary(job.prompts.general, built)
         if section.general:

@@ -32,10 +32,10 @@ from safepref.pipeline.inputs import check_names, input_hashes, remove_half_writ
 from safepref.pipeline.judging import Bench
 from safepref.pipeline.logs import log_point
 from safepref.pipeline.manifest import Manifest
-from safepref.pipeline.prompts import Prompts, Suite, gather
+from safepref.pipeline.prompts import Prompts, Suite, gather, require_look_alikes
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
-from safepref.pipeline.rl import check_rl, reinforce
+from safepref.pipeline.rl import check_rl, plan_prompts, reinforce
 from safepref.pipeline.stopping import judged_of, training_notes
 from safepref.pipeline.tasks import GRPO, Task, Trained, check_merges, tasks_of
 from safepref.progress import console, counted, duration, progress_by_stage, track
@@ -101,7 +101,9 @@ class Job:
             console().print(f"{', '.join(changed)} changed: data and the base's scores are made anew")
             for folder in ("data", "work", "samples"):
                 shutil.rmtree(self.out / folder, ignore_errors=True)
-            self.manifest.forget("data", "check", "base", "evaluate:report:base", "evaluate:choose:base")
+            # Nothing is trained, so what was scored is the base, on one side or both.
+            scored = [row["name"] for row in self.manifest.data["stages"] if "evaluate:" in row["name"]]
+            self.manifest.forget("data", "check", "base", *scored)
         self.manifest.put("hashes", inputs=hashes)
 
     @cached_property
@@ -190,6 +192,10 @@ class Job:
             f"Model {self.recipe.model.id}; methods {', '.join(m.name for m in self.methods)}; "
             f"{counts.harmful} harmful and {counts.harmless} harmless pairs, {counts.general} examples"
         )
+        if self.recipe.training.stopping or (evaluate and self.recipe.evaluation.choose):
+            require_look_alikes(self.prompts)
+        if self.recipe.rl is not None:  # a pool that is empty is said before hours of work
+            plan_prompts(self.prompts, self.recipe.rl, counts, self.recipe.seed)
         self.manifest.put("sets", **say_licences(self.recipe))
         if self.manifest.data["forecast_seconds"] is None:
             seconds = forecast(

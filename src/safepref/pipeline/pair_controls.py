@@ -11,6 +11,7 @@ from safepref.data.limits import Truncation
 from safepref.data.records import Pair
 from safepref.data.render import renderer
 from safepref.data.splits import request
+from safepref.errors import InputError
 from safepref.judges.base import Judge
 from safepref.judges.cache import load_cached
 from safepref.pairs.ches import ches_scores, leave_out
@@ -35,7 +36,7 @@ def controlled(job: Job, pairs: Sequence[Pair]) -> tuple[list[Pair], dict[str, A
         pairs: what was built, and the user's own.
 
     Raises:
-        InputError: vetting leaves no pair.
+        InputError: vetting or CHES leaves no pair.
     """
     section, folder = job.recipe.data, job.out / "data"
     made, counts = flip_share(pairs, section.flipped, job.recipe.seed), dict[str, Any]()
@@ -65,6 +66,11 @@ def _unlike(job: Job, pairs: Sequence[Pair]) -> tuple[list[Pair], dict[str, Any]
     with track("CHES", len(fitting)) as advance:
         found = ches_scores(job.loaded.model, [*fitting.values()], job.out / "data" / "ches.jsonl", advance)
     kept, out = leave_out(pairs, dict(zip(fitting, found, strict=True)), job.recipe.data.ches)
+    if not kept:
+        raise InputError(
+            f"data.ches is {job.recipe.data.ches}: it leaves out all of {len(pairs)} pairs; lower it, or "
+            "build more pairs"
+        )
     kinds = dict(sorted(Counter(pair.kind for pair in out).items()))
     flipped = {"flipped": sum(map(is_flipped, out))} if job.recipe.data.flipped else {}
     return kept, {"scored": len(fitting), "left_out": len(out), "by_kind": kinds, **flipped}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar, overload
 
 from safepref.attacks import attack_prompts
+from safepref.data.near import normalised
 from safepref.data.readers import iter_pairs, read_pairs, read_prompts
 from safepref.data.records import Pair, Prompt, PromptKind, Split
 from safepref.data.rows import RowError
@@ -154,6 +155,19 @@ def gather(recipe: Recipe) -> Prompts:
     )
 
 
+def require_look_alikes(prompts: Prompts) -> None:
+    """Nothing can be chosen without look-alikes of the choose split.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not prompts.choose.benign:
+        raise InputError(
+            "evaluation.benign: no look-alike is left to choose by, all share a template with those that are "
+            "reported on; give another file, or more data.harmless_prompts"
+        )
+
+
 def _not_evaluated(
     records: Sequence[Record], held_out: Sequence[Prompt], questions: Sequence[str]
 ) -> list[Record]:
@@ -175,7 +189,7 @@ def _harmful(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
     if not shared:
         return sides | {"report": _distinct(read_named(evaluation, "harmful", notes))}
     dealt = split_by_template(read_named(evaluation, "harmful", notes, train=True), SHARED, recipe.seed)
-    return {side: [*dealt[side], *sides[side]] for side in dealt}
+    return {side: _once([*dealt[side], *sides[side]]) for side in dealt}
 
 
 def _benign(recipe: Recipe, notes: list[str]) -> dict[Split, list[Prompt]]:
@@ -225,8 +239,16 @@ def _sides(
             )
         ]
         for side, dealt in split_by_template(prompts, TRAINED, seed).items():
-            sides[side] = [*sides[side], *dealt]
+            sides[side] = _once([*sides[side], *dealt])
     return sides
+
+
+def _once(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first of prompts that several sets have, case, spacing and punctuation aside."""
+    found: dict[tuple[str, ...], Prompt] = {}
+    for prompt in prompts:
+        found.setdefault(tuple(normalised(message["content"]) for message in prompt.messages), prompt)
+    return list(found.values())
 
 
 def _apart(prompts: Sequence[Prompt], report: Sequence[Prompt]) -> list[Prompt]:

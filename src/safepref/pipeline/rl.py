@@ -128,6 +128,7 @@ def grpo_settings(recipe: Recipe, section: RlSection) -> GrpoSettings:
             lora_rank=training.lora_rank,
             lora_alpha=training.lora_alpha,
             lora_targets=training.lora_targets,
+            lora_upper=training.lora_upper,
             max_grad_norm=training.max_grad_norm,
         ),
     )

@@ -113,7 +113,7 @@ def _centers(recipe: Recipe, method: Method, width: int | None) -> dict[str, flo
     }
     if not method.holds_nll(params):
         centers["chosen_nll"] = settings.chosen_nll["harmful"]
-        if recipe.data.harmless:
+        if recipe.data.harmless or recipe.data.ordinary:
             centers["harmless_nll"] = settings.chosen_nll["harmless"]
     if recipe.data.general:
         centers["anchor"] = settings.anchor

@@ -96,7 +96,9 @@ def training_notes(method: Method, summary: dict[str, Any]) -> list[str]:
     if stopped := summary.get("stopped"):
         why = "chosen answers fell" if stopped["by"] == "displacement" else "no better weights were found"
         lines.append(f"stopped at step {stopped['step']} of {summary['planned_steps']}: {why}")
-    kept = summary["selection"]["kept"] if "selection" in summary else (stopped or {}).get("kept")
+    kept = summary.get("selection", {}).get("kept")
+    if kept is None:  # nothing was judged before training ended
+        kept = (stopped or {}).get("kept")
     if kept is not None:
         lines.append(f"ends with the weights of step {kept}")
     return lines

@@ -90,7 +90,7 @@ def check_merges(recipe: Recipe, methods: Sequence[Trained]) -> None:
                 f"tradeoff.merges: {merge.title} takes {missing[0]}, which is not trained; the methods are "
                 f"{', '.join(trained)}"
             )
-        if merge.title in METHODS or merge.title in ("base", GRPO.name):
+        if merge.title in (*METHODS, GRPO.name, "base"):
             raise InputError(f"tradeoff.merges: the name {merge.title} is taken; give another")
 
 

@@ -19,7 +19,7 @@ from safepref.methods import Method
 from safepref.pipeline.forecast import forecast
 from safepref.pipeline.inputs import say_licences
 from safepref.pipeline.job import Job
-from safepref.pipeline.prompts import Suite
+from safepref.pipeline.prompts import Suite, require_look_alikes
 from safepref.pipeline.run import do_all, plan_workers
 from safepref.pipeline.space import Knob, search_space
 from safepref.pipeline.suggest import load_optuna, suggest
@@ -90,11 +90,7 @@ class Search(Job):
     def announce(self, workers: int, *, evaluate: bool = True) -> None:
         """Say what will be searched and about how long it takes."""
         trials = self.searched["trials"]
-        if not self.prompts.choose.benign:
-            raise InputError(
-                "evaluation.benign: no look-alike is left to choose by, all share a template with those that "
-                "are reported on; give another file"
-            )
+        require_look_alikes(self.prompts)
         for method in self.tried:
             ranges = ", ".join(
                 f"{knob['name']} {knob['low']:g} to {knob['high']:g}"
@@ -129,6 +125,9 @@ class Search(Job):
             for number in range(self.searched["trials"])
             for m in self.tried
         ]
+
+    def ask_base(self) -> None:
+        """Nothing: no part of the objective is held against the base's own answers."""
 
     def tasks(self, *, evaluate: bool = True) -> list[Task]:
         """The trials in order."""

@@ -13,9 +13,11 @@ Amount = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A part of the recipe: unknown keys and wrong types are errors, values cannot be changed later."""
+    """A part of the recipe: unknown keys, wrong types and infinite numbers are errors; values stay."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, validate_default=True, allow_inf_nan=False
+    )
 
 
 Names = str | tuple[str, ...]

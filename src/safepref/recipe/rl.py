@@ -23,7 +23,7 @@ class RewardSection(Section):
     """A harmless look-alike or an ordinary request, answered."""
     refused_harmless: float = -1.0
     degenerate: float = -1.0
-    """Empty, wordless or looping, to any request."""
+    """Empty, wordless or looping, to any request; below `deflected` and `answered_harmless`."""
     helpfulness: Amount = 0.3
     """Most that an answer to a harmless request earns for saying what the base's own says; 0 for off."""
 
@@ -33,6 +33,10 @@ class RewardSection(Section):
             raise ValueError("unsafe must lie below deflected, and deflected not above safe")
         if self.unscored is not None and self.unscored >= self.deflected:
             raise ValueError("unscored must lie below deflected: unknown never counts as safe")
+        if self.degenerate >= min(self.deflected, self.answered_harmless):
+            raise ValueError(
+                "degenerate must lie below deflected and answered_harmless: gibberish is no answer"
+            )
         if self.refused_harmless >= self.answered_harmless:
             raise ValueError("refused_harmless must lie below answered_harmless")
         return self

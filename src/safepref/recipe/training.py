@@ -68,7 +68,7 @@ class TrainingSection(Section):
     """Weight of the per-token NLL on the chosen answer of harmful and of ready pairs; holds the refusals up.
     Null takes the method's own default."""
     harmless_nll: Amount = 1.0
-    """The same for harmless pairs."""
+    """The same for harmless and ordinary pairs."""
     anchor: Amount = 1.0
     """Weight of the general anchor."""
     anchor_kind: Literal["nll", "kl"] = "nll"

@@ -7,6 +7,7 @@ from typing import Any
 
 from peft import LoraConfig
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from safepref.errors import InputError
 from safepref.training.settings import TrainingSettings
@@ -55,8 +56,7 @@ def _linear_layers(model: Any) -> list[tuple[int, str]]:
     found = []
     for name, module in model.named_modules():
         match = _LAYER.search(f".{name}")
-        # Quantized layers and GPT-2's Conv1D are not nn.Linear, but all have a two-dimensional weight.
-        weight = getattr(module, "weight", None)
-        if match and weight is not None and (isinstance(module, nn.Linear) or weight.dim() == 2):
+        # What PEFT takes for all-linear; a router of experts has a matrix too, but is neither.
+        if match and isinstance(module, nn.Linear | Conv1D):
             found.append((int(match[1]), name.rpartition(".")[2]))
     return found

@@ -54,7 +54,8 @@ class TrainingSettings:
     """The settings of one training run.
 
     Raises:
-        InputError: a value out of its range, or an anchor by KL with full fine-tuning.
+        InputError: a value out of its range, or an anchor by KL or adapters in upper layers with full
+            fine-tuning.
     """
 
     epochs: float = 2.0
@@ -108,6 +109,10 @@ class TrainingSettings:
             _check(name, value, math.isfinite(value) and value >= 0, "a number from 0 up")
         upper = self.lora_upper
         _check("lora_upper", upper, 0 < upper <= 1, "a share above 0, up to 1")
+        if self.full and upper < 1:
+            raise InputError(
+                f"training.lora_upper is {upper!r} with training.full, which trains all layers; leave one out"
+            )
         _check("warmup", self.warmup, 0 <= self.warmup <= 1, "a share from 0 to 1")
         if self.full and self.anchor > 0 and self.anchor_kind == "kl":
             raise InputError(

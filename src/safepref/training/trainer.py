@@ -46,13 +46,19 @@ MISMATCHED = 2
 
 
 def pair_rows(pairs: Sequence[TrainingPair], plan: Plan) -> list[TokenRow]:
-    """The row scored for each pair: chosen, rejected and, if the plan has one, the mismatched completion."""
+    """The row scored for each pair: chosen, rejected and, if the plan has one, the mismatched completion.
+
+    Where that is one of the pair's own answers, as refusals in few wordings are, the other pair's other side
+    stands for it: KTO's z0 would be the reward itself.
+    """
     if plan.mismatched is None:
         return [pair.row for pair in pairs]
-    return [
-        TokenRow(pair.row.prompt_ids, (*pair.row.completions, pairs[other].row.completions[side]))
-        for pair, (other, side) in zip(pairs, plan.mismatched, strict=True)
-    ]
+    rows = []
+    for pair, (other, side) in zip(pairs, plan.mismatched, strict=True):
+        own, theirs = pair.row.completions, pairs[other].row.completions
+        strange = theirs[1 - side] if theirs[side] in own and theirs[1 - side] not in own else theirs[side]
+        rows.append(TokenRow(pair.row.prompt_ids, (*own, strange)))
+    return rows
 
 
 def save_weights(model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
