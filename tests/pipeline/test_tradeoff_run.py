@@ -72,6 +72,10 @@ def test_a_merge_waits_for_its_methods_and_is_scored_after_it(source: Path) -> N
             {"tradeoff": {"merges": [{"methods": ["dpo", "kto"], "name": "nca"}]}},
             "the name nca is taken; give another",
         ),
+        (
+            {"tradeoff": {"merges": [{"methods": ["dpo", "kto"], "name": "grpo"}]}},
+            "the name grpo is taken; give another",
+        ),
     ],
 )
 def test_a_merge_that_cannot_be_is_refused_at_once(
