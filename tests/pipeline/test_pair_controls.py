@@ -85,9 +85,12 @@ def test_attacked_pairs_are_vetted_by_their_bare_request() -> None:
     assert _bare([pair], pools, seed=3) == {wrapped.text: "how to rob a bank"}
 
 
-def test_the_vetting_judges_name_and_texts_are_checked(source: Path) -> None:
+def test_names_and_the_texts_of_the_vetting_judge_are_checked(source: Path) -> None:
     recipe = tiny_recipe(source, judges={"select": "keyword-refusal", "vet": "reprot"})
     with pytest.raises(InputError, match=r"judges\.vet: judge 'reprot' is not known; did you mean report"):
         check_names(recipe)
+    asked = recipe.evaluation.model_copy(update={"ordinary": "starter"})
+    with pytest.raises(InputError, match=r"evaluation\.ordinary: .*starter"):
+        check_names(tiny_recipe(source).model_copy(update={"evaluation": asked}))
     section = JudgeSection(select="keyword-refusal", report="keyword-refusal", vet="llama-guard-3")
     assert "judge llama-guard-3" in judged_texts(section, [])[1]

@@ -14,7 +14,7 @@ from safepref.errors import InputError
 from safepref.models import load_model
 from safepref.pipeline import forecast as forecasting
 from safepref.pipeline.prompts import Prompts, Suite, gather
-from safepref.pipeline.rl import plan_prompts
+from safepref.pipeline.rl import grpo_settings, plan_prompts
 from safepref.pipeline.run import run
 from safepref.recipe import DataSection, Recipe, RlSection
 from safepref.store import read_json, read_jsonl
@@ -108,6 +108,12 @@ def test_what_does_not_go_together_is_told_before_anything_is_done(
     with pytest.raises(InputError, match=expected):
         run(one_method(source, **changes), tmp_path / "run")
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_an_adapter_from_the_base_has_the_recipes_shape(source: Path) -> None:
+    recipe = one_method(source, training={"lora_upper": 0.5, "lora_rank": 3, "lora_targets": "q_proj"})
+    made = grpo_settings(recipe, RlSection(start="base")).adapter
+    assert (made.lora_upper, made.lora_rank, made.lora_targets) == (0.5, 3, "q_proj")
 
 
 def pool(kind: str, count: int) -> list[Prompt]:

@@ -22,6 +22,7 @@ from safepref.errors import InputError, Interrupted, NegativeResult
 from safepref.hardware import threads
 from safepref.models import load_model
 from safepref.pipeline import workers as workers_module
+from safepref.pipeline.job import Job
 from safepref.pipeline.run import run, train
 from safepref.pipeline.workers import sensible_workers
 from safepref.recipe import JudgeSection, parse_recipe
@@ -129,6 +130,20 @@ def test_files_that_changed_before_training_are_read_again_and_later_refused(
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
     with pytest.raises(InputError, match=r"pairs\.jsonl has changed since"):
         run(tiny_recipe(folder), out)
+
+
+def test_a_base_that_was_scored_on_files_that_changed_is_scored_again(source: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "inputs", tmp_path / "run"
+    shutil.copytree(source, folder)
+    sides = ("evaluate:report:base", "evaluate:choose:base")
+    job = Job(tiny_recipe(folder), out)
+    for name in ("assets", *sides):
+        job.manifest.begin(name)
+        job.manifest.end(name, "done")
+    with (folder / "harmful.jsonl").open("a") as stream:
+        stream.write(json.dumps({"prompt": "shred the ledger of office 99"}) + "\n")
+    again = Job(tiny_recipe(folder), out)
+    assert again.manifest.done("assets") and not any(map(again.manifest.done, sides))
 
 
 def test_choose_and_report_share_no_prompt_and_no_row(finished: Path) -> None:

@@ -25,6 +25,8 @@ from safepref.store import sha256_file
 T = TypeVar("T")
 OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "trials", "work")
 """Folders that a run makes in its own."""
+TAUGHT = ("data.prompts", "data.harmless_prompts", "data.general_prompts")
+"""Keys that may name the shipped sets, which evaluation takes by null."""
 
 
 def check_names(recipe: Recipe) -> None:
@@ -104,7 +106,7 @@ def _judges(section: JudgeSection) -> list[str]:
 
 
 def _sources(recipe: Recipe) -> list[tuple[str, str]]:
-    """Each key of the recipe that names a file or set, with each name in it."""
+    """Each key of the recipe that names a file or set, with each name in it but for the shipped sets'."""
     data, asked = recipe.data, recipe.evaluation
     named = [
         ("data.prompts", data.prompts),
@@ -116,7 +118,13 @@ def _sources(recipe: Recipe) -> list[tuple[str, str]]:
         ("evaluation.toxicity", asked.toxicity),
         ("evaluation.ordinary", asked.ordinary),
     ]
-    return [(key, name) for key, value in named if value for name in as_names(value) if name not in SHIPPED]
+    return [
+        (key, name)
+        for key, value in named
+        if value
+        for name in as_names(value)
+        if not (key in TAUGHT and name in SHIPPED)
+    ]
 
 
 def _check(key: str, check: Callable[[T], object], name: T) -> None:
