@@ -111,6 +111,7 @@ def test_a_name_that_stands_for_nothing_is_refused_before_anything_is_done(sourc
         check_names(recipe)
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_model_itself_or_another_for_the_base(source: Path, tmp_path: Path) -> None:
     out, asked = tmp_path / "out.json", tmp_path / "asked.jsonl"
     asked.write_text("".join(json.dumps({"prompt": f"Name bird {n}."}) + "\n" for n in range(3)))

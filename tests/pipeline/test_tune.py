@@ -68,6 +68,7 @@ def test_a_search_leaves_its_trials_a_table_and_a_recipe(source: Path, finished:
     assert stages["trial:dpo:002"]["status"] == "done" and stages["trial:dpo:002"]["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_as_if_it_had_not_been(source: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     assert killed(search, source, out, 3, stage="trial:dpo:001") == -9
