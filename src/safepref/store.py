@@ -111,6 +111,18 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return list(iter_jsonl(path))
 
 
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that is appended to, none without one; a last line torn by a kill is cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with path.open("r+b") as stream:
+            stream.truncate(len(whole))
+    return [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
+
+
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Read JSON lines one by one; an error names the file and the row."""
     try:

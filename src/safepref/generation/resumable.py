@@ -14,6 +14,7 @@ from pathlib import Path
 from safepref.data.records import Message
 from safepref.errors import InputError
 from safepref.generation.base import Completion, Engine, Progress, Sampling, evenly
+from safepref.store import whole_rows
 
 
 def answer_all(
@@ -58,12 +59,4 @@ def answer_all(
 
 def read_answers(path: Path) -> dict[str, Completion]:
     """The answers already in `path`; a last line torn by a kill is cut off."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as stream:
-            stream.truncate(len(whole))
-    rows = [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]
-    return {row.pop("id"): Completion(**row) for row in rows}
+    return {row.pop("id"): Completion(**row) for row in whole_rows(path)}

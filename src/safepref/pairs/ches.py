@@ -25,7 +25,7 @@ from safepref.data.records import Pair
 from safepref.logprobs.packing import Piece, pad, shape_of
 from safepref.logprobs.route import Limits, evaluating, unwrap
 from safepref.logprobs.rows import TokenRow
-from safepref.store import sha256_json
+from safepref.store import sha256_json, whole_rows
 
 BLOCK = 32
 """Pairs scored before the file is added to, which is what a kill can lose."""
@@ -123,15 +123,7 @@ def ches_scores(
 
 def _read(path: Path) -> dict[str, Ches]:
     """The scores in `path`; a last line torn by a kill is cut off."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as stream:
-            stream.truncate(len(whole))
-    rows = [json.loads(line) for line in whole.splitlines()]
-    return {row["key"]: Ches(row["score"], row["normalised"]) for row in rows}
+    return {row["key"]: Ches(row["score"], row["normalised"]) for row in whole_rows(path)}
 
 
 def leave_out(

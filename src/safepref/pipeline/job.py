@@ -32,7 +32,7 @@ from safepref.pipeline.inputs import check_names, input_hashes, remove_half_writ
 from safepref.pipeline.judging import Bench
 from safepref.pipeline.logs import log_point
 from safepref.pipeline.manifest import Manifest
-from safepref.pipeline.prompts import Prompts, Suite, gather, require_look_alikes
+from safepref.pipeline.prompts import Prompts, Suite, gather
 from safepref.pipeline.render import training_rows
 from safepref.pipeline.results import assemble, in_a_line
 from safepref.pipeline.rl import check_rl, plan_prompts, reinforce
@@ -192,8 +192,6 @@ class Job:
             f"Model {self.recipe.model.id}; methods {', '.join(m.name for m in self.methods)}; "
             f"{counts.harmful} harmful and {counts.harmless} harmless pairs, {counts.general} examples"
         )
-        if self.recipe.training.stopping or (evaluate and self.recipe.evaluation.choose):
-            require_look_alikes(self.prompts)
         if self.recipe.rl is not None:  # a pool that is empty is said before hours of work
             plan_prompts(self.prompts, self.recipe.rl, counts, self.recipe.seed)
         self.manifest.put("sets", **say_licences(self.recipe))
