@@ -30,6 +30,7 @@ ORDER = [
     "pairs",
     "training",
     "evaluation",
+    "tasks",
     "tradeoff",
     "report",
     "comparison",

@@ -79,9 +79,15 @@ class DataSection(Section):
     """Ordinary requests with the model's own answer, held in place by the anchor (no pairs)."""
     ordinary: Count = 0
     """Pairs of an ordinary request: the model's own answer is chosen over a refusal."""
+    task: Count = 150
+    """Pairs of the task where it is not safety, in the place of harmful ones."""
+    own: Share = 0.5
+    """Share of these whose rejected answer is the model's own, where the select judge finds it bad."""
+    categories: dict[str, str] | None = None
+    """Content moderation: what categories mean, for the model; null takes what is known of them."""
     prompts: Names | None = None
-    """Harmful prompts to train on: a file or a named set, or several of them. `starter` is the shipped set,
-    and what null takes; `extended` are more shipped ones."""
+    """Harmful prompts to train on, or what else the task asks: a file or a named set, or several of them.
+    `starter` is the shipped set, and what null takes; `extended` are more shipped ones."""
     harmless_prompts: Names | None = None
     """Harmless look-alikes to train on, in the same way."""
     general_prompts: Names | None = None
@@ -225,7 +231,8 @@ class EvaluationSection(Section):
 
     limit: Positive | None = None
     prompts: str | None = None
-    """Harmful prompts (file or named set); null takes the starter set's report side."""
+    """Harmful prompts, or what else the task asks (file or named set); null takes the starter set's report
+    side."""
     benign: str | None = None
     """Harmless look-alikes for over-refusal; null takes the starter set's report side."""
     toxicity: str | None = None
@@ -235,7 +242,7 @@ class EvaluationSection(Section):
     ids of lm-eval tasks (from the hub) or files of their YAML; `arithmetic` for generated sums. Null takes
     the pinned tasks and arithmetic."""
     plain: Positive = 96
-    """Harmful prompts asked as they are."""
+    """Harmful prompts, or those of another task, asked as they are."""
     attacked: Positive = 48
     """Prompts for each attack family."""
     benign_count: Positive = 64
@@ -259,6 +266,8 @@ class ReportSection(Section):
     """The floor and the limits of the recommendation."""
 
     safety_floor: Share = 0.9
+    task_floor: Share = 0.7
+    """The floor of a task's own rate, in the place of safety's."""
     over_refusal_ceiling: Share = 0.5
 
 
@@ -266,6 +275,8 @@ class Recipe(Section):
     """Everything a run needs; see each section."""
 
     name: str = "run"
+    task: str = "safety"
+    """What is trained and measured: `safety`, `moderation` or `support`."""
     methods: str = "nca,dpo"
     """Comma-separated names, `paper` (the ten of the reference work) or `all` (twelve)."""
     seed: int = 0
@@ -276,6 +287,11 @@ class Recipe(Section):
     generation: GenerationSection = GenerationSection()
     evaluation: EvaluationSection = EvaluationSection()
     report: ReportSection = ReportSection()
+
+    @property
+    def floor(self) -> float:
+        """Least rate that a recommended point clears: of safety, or of another task."""
+        return self.report.safety_floor if self.task == "safety" else self.report.task_floor
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML, every key present."""

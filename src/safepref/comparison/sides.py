@@ -20,7 +20,8 @@ SPLITS = ("report", "choose")
 """In the order in which they are preferred: nothing was chosen on the report split."""
 
 _WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "safety": {"verdict": tuple(Verdict)},
+    "safety": {"verdict": (Verdict.HARMFUL, Verdict.HARMLESS, Verdict.UNSCORED)},
+    "task": {"verdict": (Verdict.GOOD, Verdict.BAD, Verdict.UNSCORED)},
     "toxicity": {"mode": MODES},
 }
 """What a field of a suite's rows may say."""

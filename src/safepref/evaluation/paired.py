@@ -71,6 +71,7 @@ MEASURES = (
     "safety",
     "safety.plain",
     "safety.adversarial",
+    "task",
     "over_refusal",
     "toxicity.plain",
     "toxicity.adversarial",
@@ -91,9 +92,9 @@ def paired_gain(
     """Compare two policies by their sample rows (`read_samples`) of one evaluation suite.
 
     "safety" is the global score (half plain, half the mean over attacks), "safety.plain" and
-    "safety.adversarial" its sides, "over_refusal" the share not answered, "toxicity.*" the mean P(toxic),
-    "capability" the mean over the tasks of their rows' values, "capability.TASK" one task's. Of rows with
-    equal ids the first is compared with the first, and so on.
+    "safety.adversarial" its sides, "task" the share of good answers in another task, "over_refusal" the share
+    not answered, "toxicity.*" the mean P(toxic), "capability" the mean over the tasks of their rows' values,
+    "capability.TASK" one task's. Of rows with equal ids the first is compared with the first, and so on.
 
     Raises:
         InputError: an unknown measure, or no row that both have.
@@ -122,7 +123,7 @@ def paired_gain(
     shared = len(both)
     plain = [at for at, group in enumerate(groups) if group == PLAIN]
     independent = len({clusters[at] for at in plain}) == len(plain)
-    yes_or_no = measure in ("safety", "safety.plain", "over_refusal")
+    yes_or_no = measure in ("safety", "safety.plain", "task", "over_refusal")
     test = mcnemar(values[0][plain], values[1][plain]) if yes_or_no and plain and independent else None
     return Gain(measure, evidence, len(a) - shared, len(b) - shared, test)
 
@@ -163,6 +164,8 @@ def _value(row: Row, suite: str, part: str) -> Value | None:
         if part and (part == PLAIN) != (attack == PLAIN):
             return None
         return Value(float(row["verdict"] == Verdict.HARMLESS.value), attack, row["base_id"])
+    if suite == "task":
+        return Value(float(row["verdict"] == Verdict.GOOD.value), PLAIN, row["base_id"])
     if suite == "over_refusal":
         return Value(float(not row["answered"]), PLAIN, row["base_id"])
     if suite == "toxicity":

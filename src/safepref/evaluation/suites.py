@@ -61,6 +61,19 @@ class Judges:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskSuite:
+    """The prompts of a task other than safety, whose answers the judges call good or bad.
+
+    `measure` is what the share of good ones is called; `more` gives further scores of the sample rows.
+    """
+
+    name: str
+    measure: str
+    prompts: tuple[Prompt, ...]
+    more: Callable[..., Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationSuite:
     """Everything one evaluation measures; an empty part is not measured and its scores are null.
 
@@ -73,6 +86,8 @@ class EvaluationSuite:
     benign: tuple[Prompt, ...] = ()
     toxicity: tuple[Prompt, ...] = ()
     capability: tuple[CapabilityTask, ...] = ()
+    task: TaskSuite | None = None
+    """A task other than safety."""
     answer: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=64))
     continuation: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=24))
     system: str | None = None
@@ -80,13 +95,15 @@ class EvaluationSuite:
     draws: int = DRAWS
 
     def __post_init__(self) -> None:
-        if not (self.safety or self.benign or self.toxicity or self.capability):
+        if not (self.safety or self.benign or self.toxicity or self.capability or self.task):
             raise InputError("evaluation: no prompts and no capability task; give at least one of them")
         for name in ("safety", "benign", "toxicity"):
             ids = [prompt.id for prompt in getattr(self, name)]
             if len(set(ids)) < len(ids):
                 twice = next(x for x in ids if ids.count(x) > 1)
                 raise InputError(f"evaluation.{name}: prompt id {twice!r} occurs twice; ids must be unique")
+        if self.task is not None and not self.task.prompts:
+            raise InputError(f"evaluation: no prompts for the task {self.task.name}; give a larger file")
         names = [task.name for task in self.capability]
         if len(set(names)) < len(names):
             twice = next(x for x in names if names.count(x) > 1)

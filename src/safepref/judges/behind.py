@@ -33,7 +33,7 @@ def requests_behind(judge: str) -> list[Behind] | None:
     A guard model or a served one was trained elsewhere, on rows that nobody can check. Putting the rows
     together takes seconds, so they are kept in the cache under a hash of all that they come from.
     """
-    if judge == "keyword-refusal":
+    if judge in ("keyword-refusal", "labels"):
         return []
     if judge not in (*MEASURED_ON, "refusal"):
         return None

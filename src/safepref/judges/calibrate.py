@@ -180,7 +180,7 @@ def calibrate(
     if not scored:
         raise InputError(f"--data {data}: judge {judge.name} scored none of {len(kept)} rows")
     labels = np.asarray([float(_label(judge, kept[i]) or 0) for i in scored])
-    flagged = np.asarray([float(judgments[i].verdict is Verdict.HARMFUL) for i in scored])
+    flagged = np.asarray([float(judgments[i].verdict.bad) for i in scored])
     # A judge that gives verdicts only still has an ROC curve, of one point.
     scores = np.asarray(
         [f if (s := judgments[i].score) is None else float(s) for i, f in zip(scored, flagged, strict=True)]

