@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safepref.errors import InputError
+from safepref.evaluation.main_rate import main_rate
 from safepref.report.labels import at, method_label, point_label, words
 from safepref.report.tables import methods_table, scores_of
 from safepref.taxonomy import load_taxonomy
@@ -42,8 +43,8 @@ def _point(method: str, strength: float | None, more: Row, scores: Mapping[str, 
         "strength": strength,
         "label": point_label(method, strength),
         **more,
-        "safety": at(scores, "safety", "global"),
-        "safety_interval": at(scores, "safety", "interval"),
+        "safety": main_rate(scores).value,
+        "safety_interval": main_rate(scores).interval,
         "over_refusal": at(scores, "over_refusal", "rate"),
         "over_refusal_interval": at(scores, "over_refusal", "interval"),
         "capability": at(scores, "capability", "mean"),

@@ -24,13 +24,14 @@ from safepref.report.sections import (
     training_rows,
 )
 from safepref.report.tables import (
-    PUBLISHED,
     PUBLISHED_NOTE,
     best_values,
     columns,
     methods_table,
+    published,
     unread_lines,
 )
+from safepref.report.task import definitions, task_section
 from safepref.store import write_text
 
 SCRIPTS = ("page.js", "plots.js", "table.js", "samples.js")
@@ -82,6 +83,7 @@ def render(run: RunFolder) -> str:
         "capability": capability(results),
         "samples": pack_samples(run.samples),
         "methods": list(results["methods"]),
+        "measure": rows[0]["measure"],
     }
     recipe = run.manifest.get("recipe")
     return environment.get_template("report.html.j2").render(
@@ -93,7 +95,8 @@ def render(run: RunFolder) -> str:
         best=best_values(rows, shown),
         gains=gains,
         unread=unread_lines(results),
-        published=PUBLISHED,
+        published=published(rows),
+        task=task_section(results),
         published_note=PUBLISHED_NOTE,
         headline=headline(rows, gains),
         after=next((row for row in rows if row["recommended"]), None),
@@ -106,7 +109,7 @@ def render(run: RunFolder) -> str:
         stages=stage_groups(run.manifest),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "",
         contamination=summary_line(found) if (found := results.get("contamination")) else "",
-        definitions=labels.DEFINITIONS,
+        definitions=definitions(results),
         dash=labels.NONE,
         css=Markup(_text("report.css")),
         scripts=Markup("\n".join(_text(name) for name in SCRIPTS)),

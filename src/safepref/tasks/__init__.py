@@ -13,8 +13,9 @@ from safepref.recipe import Recipe
 from safepref.tasks.base import TaskKind
 from safepref.tasks.moderation import MODERATION
 from safepref.tasks.safety import SAFETY
+from safepref.tasks.support import SUPPORT
 
-TASKS: dict[str, TaskKind] = {task.name: task for task in (SAFETY, MODERATION)}
+TASKS: dict[str, TaskKind] = {task.name: task for task in (SAFETY, MODERATION, SUPPORT)}
 """By the name that the recipe's key `task` takes."""
 
 
