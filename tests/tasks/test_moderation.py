@@ -141,7 +141,7 @@ class Says:
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
 
-    def generate(self, conversations: Sequence[Any], sampling: Any, **_: Any) -> list[Completion]:
+    def generate(self, conversations: Sequence[Any], *_: Any) -> list[Completion]:
         return [Completion(self.answers.pop(0), 3, False) for _ in conversations]
 
 

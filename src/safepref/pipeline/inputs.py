@@ -21,6 +21,7 @@ from safepref.progress import console
 from safepref.recipe import SHIPPED, JudgeSection, Recipe, as_names
 from safepref.store import sha256_file
 from safepref.tasks import task_of
+from safepref.tasks.sides import check_files
 
 T = TypeVar("T")
 TASK_FILES = ("data.prompts", "evaluation.prompts")
@@ -36,6 +37,8 @@ def check_names(recipe: Recipe) -> None:
     """
     data, asked, judges = recipe.data, recipe.evaluation, recipe.judges
     own = task_of(recipe).sides is not None
+    if own:
+        check_files(recipe)
     for key, name in _sources(recipe):
         if own and key in TASK_FILES:  # which the task reads, and no set by name
             continue

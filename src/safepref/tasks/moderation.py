@@ -20,7 +20,7 @@ from safepref.pairs.build import Builder, Built, interleave, make_pair
 from safepref.recipe import EXTENDED, SHIPPED, STARTER, Recipe, as_names
 from safepref.tasks.base import Sides, TaskKind
 from safepref.tasks.categories import NEAR, NONE, NONE_MEANS, Labelled, Meanings, alert, read_texts
-from safepref.tasks.sides import deal
+from safepref.tasks.sides import check_files, deal
 from safepref.taxonomy import load_taxonomy
 
 FEWEST = 2
@@ -47,6 +47,7 @@ def sides(recipe: Recipe, notes: list[str]) -> Sides:
     Raises:
         InputError: a file that cannot be read, or files whose categories differ.
     """
+    check_files(recipe)
     files = [n for n in as_names(recipe.data.prompts) if n not in SHIPPED]
     evaluated = recipe.evaluation.prompts
     if evaluated is not None and evaluated not in (*files, STARTER):

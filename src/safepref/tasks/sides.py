@@ -33,6 +33,7 @@ def deal(
     Raises:
         InputError: a shipped set that the task does not have, or a name that is no file.
     """
+    check_files(recipe)
     trained, evaluated = as_names(recipe.data.prompts), recipe.evaluation.prompts
     sides: Sides = {"train": [], "choose": [], "report": []}
     shared: list[str] = []
@@ -48,13 +49,13 @@ def deal(
         else:
             alone.append(name)
     for names, fractions in ((shared, FRACTIONS), (alone, TRAINED)):
-        found = [prompt for name in names for prompt in read(_file(recipe, "data", name))]
+        found = [prompt for name in names for prompt in read(name)]
         for side, prompts in (split_by_template(found, fractions, recipe.seed) if found else {}).items():
             sides[side] += prompts
     if evaluated == STARTER and STARTER not in trained:
         sides["report"] += _shipped(recipe, shipped, STARTER)()["report"]
     elif evaluated is not None and evaluated not in SHIPPED and not shared:
-        found = [replace(p, split="report") for p in read(_file(recipe, "evaluation", evaluated))]
+        found = [replace(p, split="report") for p in read(evaluated)]
         sides["report"] += list({prompt.id: prompt for prompt in found}.values())
     return sides
 
@@ -70,9 +71,16 @@ def _same(first: str, second: str) -> bool:
     return first == second or Path(first).resolve() == Path(second).resolve()
 
 
-def _file(recipe: Recipe, section: str, name: str) -> str:
-    if not Path(name).is_file():
-        raise InputError(
-            f"{section}.prompts: {name}: no such file; task {recipe.task} reads files of its own"
-        )
-    return name
+def check_files(recipe: Recipe) -> None:
+    """Whether all that a recipe names for its task is there.
+
+    Raises:
+        InputError: a name that is neither a shipped set's nor a file.
+    """
+    named = [("data", name) for name in as_names(recipe.data.prompts)]
+    named += [("evaluation", recipe.evaluation.prompts)] if recipe.evaluation.prompts is not None else []
+    for section, name in named:
+        if name not in SHIPPED and not Path(name).is_file():
+            raise InputError(
+                f"{section}.prompts: {name}: no such file; task {recipe.task} reads files, or {STARTER}"
+            )

@@ -15,7 +15,7 @@ from safepref.judges.degenerate import degenerate
 from safepref.pairs.build import Builder, Built, interleave, make_pair
 from safepref.recipe import STARTER, Names, Recipe, as_names
 from safepref.tasks.base import Sides, TaskKind
-from safepref.tasks.sides import deal
+from safepref.tasks.sides import check_files, deal
 
 
 def sides(recipe: Recipe, notes: list[str]) -> Sides:
@@ -26,6 +26,7 @@ def sides(recipe: Recipe, notes: list[str]) -> Sides:
     Raises:
         InputError: a file that cannot be read, or a row of `data.prompts` without two replies.
     """
+    check_files(recipe)
     _answers(recipe.data.prompts)  # a row without its replies is told now
     return deal(recipe, {STARTER: _starter}, lambda name: read_prompts(name, "task", name))
 
