@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import save_tiny_model, start, tiny_recipe, write_inputs
+from tiny_run import SAYINGS, save_tiny_model, start, tiny_recipe, write_inputs
 
 from safepref.report import write_report
 from safepref.store import read_json, read_jsonl
@@ -73,3 +73,35 @@ def test_a_moderation_run_is_chosen_reported_and_continued_like_any_other(tmp_pa
     start(recipe, out)
     assert (out / "results.json").read_bytes() == before
     write_report(out)
+
+
+def test_a_support_run_goes_through_the_same_stages(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    save_tiny_model(tmp_path / "model", SAYINGS)
+    plain = tiny_recipe(tmp_path)
+    data = {**plain.data.model_dump(), "pairs": None, "general": 0, "task": 6, "answer_tokens": 2}
+    asked = {
+        **plain.evaluation.model_dump(),
+        "prompts": None,
+        "limit": 4,
+        "answer_tokens": 2,
+        "choose": False,
+    }
+    judges = {"select": "select", "report": "report"}
+    recipe = tiny_recipe(tmp_path, task="support", methods="dpo", data=data, evaluation=asked, judges=judges)
+    out = tmp_path / "run"
+    start(recipe, out)
+    scores = read_json(out / "results.json")["methods"]["dpo"]["scores"]
+    task = scores["task"]
+    assert (task["name"], task["judge"], task["second"]["judge"]) == (
+        "support",
+        "support.report",
+        "support.select",
+    )
+    assert task["rate"] + task["bad"] + task["unscored"] == pytest.approx(1) and task["n"] == 4
+    assert "macro_f1" not in task and scores["toxicity"] is None
+    rows = [row for row in read_jsonl(out / "samples" / "report.dpo.jsonl") if row["suite"] == "task"]
+    assert any(len(row["messages"]) > 1 for row in rows)
+    cards = read_json(out / "judges.json")
+    assert cards["report"]["calibration"]["data"] == "support-select"
+    assert "Support report" in (out / "report.html").read_text(encoding="utf-8")

@@ -50,7 +50,8 @@ def turns_before(messages: Sequence[Message]) -> str:
     """The user's and the assistant's turns before the last user turn, as text."""
     last = max((at for at, turn in enumerate(messages) if turn["role"] == "user"), default=0)
     spoken = [turn for turn in messages[:last] if turn["role"] != "system"]
-    return "\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in spoken)
+    # Not "User:", which is taken out of judged text as a forged turn would be.
+    return "\n".join(f"[{turn['role']}] {turn['content']}" for turn in spoken)
 
 
 def exchange_of(prompt: Prompt, response: str) -> Exchange:

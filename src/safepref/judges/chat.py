@@ -67,7 +67,7 @@ _LINE = re.compile(r"^\s*([a-z]+)\s*:\s*([0-9])\s*$", re.I)
 def support_messages(exchange: Exchange, asked: str = SUPPORT) -> list[Message]:
     """The two turns that the judge of support replies is sent: the whole conversation, and the reply."""
     before = f"{exchange.before}\n" if exchange.before else ""
-    shown = Exchange(f"{before}User: {exchange.prompt}", exchange.response)
+    shown = Exchange(f"{before}[user] {exchange.prompt}", exchange.response)
     return rubric_messages(shown, asked)
 
 
