@@ -26,6 +26,8 @@ _WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """What a field of a suite's rows may say."""
 
+JUDGED = ("safety", "task")
+"""Suites whose rows have a judge's verdict."""
 _NUMBERS = {"toxicity": "toxicity", "capability": "value"}
 
 
@@ -185,7 +187,7 @@ def _check_types(row: Row, suite: str, where: str) -> None:
             raise InputError(
                 f"{where}: {key} is {row[key]!r:.60}; one of {', '.join(words)}, or evaluate again"
             )
-    if suite == "safety" and not isinstance(row.get("judge"), str):
+    if suite in JUDGED and not isinstance(row.get("judge"), str):
         raise InputError(f"{where}: judge is {row.get('judge')!r}; the name of one, or evaluate again")
     if suite == "over_refusal" and not isinstance(row["answered"], bool):
         raise InputError(f"{where}: answered is {row['answered']!r}; true or false, or evaluate again")
