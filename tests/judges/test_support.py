@@ -112,3 +112,14 @@ def test_a_chat_model_is_shown_the_whole_dialogue(monkeypatch: pytest.MonkeyPatc
         shown = server.requests[0].said
     assert (found.verdict, found.score, found.judge) == (Verdict.BAD, 0.75, "support.rubric:m")
     assert "[assistant] Is it with a neighbour?\n[user] No. What now?" in shown and "Wait." in shown
+
+
+@pytest.mark.assets
+def test_judges_of_replies_vote_in_their_own_words() -> None:
+    texts = ["That is your own fault, read the instructions.", "Send me your order number, please."]
+    asked = [exchange_of(Prompt("p", TURNS, "task"), text) for text in texts]
+    both = [load_judge(f"support.{side}").judge(asked) for side in SIDES]
+    found = load_judge("any:support.select,support.report").judge(asked)
+    for given, *votes in zip(found, *both, strict=True):
+        bad = any(vote.verdict is Verdict.BAD for vote in votes)
+        assert given.verdict is (Verdict.BAD if bad else Verdict.GOOD)
