@@ -121,7 +121,8 @@ def judge_cards(judges: Mapping[str, Any]) -> list[Row]:
 
     Returns:
         For each judge `role`, `name`, `family`, `threshold`, `exact` (it has no error to measure), lists of
-        texts `trained_on`, `never_trained_on` and `weaknesses`, and `measured`: rows with `data`, `n`, the values of `MEASURES` and `intervals`.
+        texts `trained_on`, `never_trained_on` and `weaknesses`, and `measured`: rows with `data`, `n`, the
+        values of `MEASURES` and `intervals`.
     """
     found = []
     for role, card in judges.items():
