@@ -125,7 +125,11 @@ def _chat(kind: str) -> Callable[..., Judge]:
         model, url = _place(kind, target, str(options.pop("base_url", "")))
         if url:
             _check(kind, options, ServedJudge)
-            served = {"rubric": RubricJudge, "yesno": YesNoJudge, "support.rubric": SupportRubricJudge}
+            served: dict[str, Callable[..., Judge]] = {
+                "rubric": RubricJudge,
+                "yesno": YesNoJudge,
+                "support.rubric": SupportRubricJudge,
+            }
             return served[kind](url, model, **options)
         _check(kind, options, LocalChatJudge)
         local: dict[str, Callable[..., Judge]] = {

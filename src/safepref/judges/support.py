@@ -229,7 +229,7 @@ class SupportReportJudge(SupportJudge):
     def _states(exchanges: Sequence[Exchange]) -> Floats:
         reply = _encoded([exchange.response for exchange in exchanges])
         asked = _encoded([_context(exchange) for exchange in exchanges])
-        return np.c_[reply, reply * asked]
+        return np.asarray(np.c_[reply, reply * asked], np.float64)
 
     def _fit_reply(self, exchanges: Sequence[Exchange], bad: Floats, groups: Sequence[str]) -> Floats:
         vectors, ones = self._states(exchanges), np.ones(len(bad))
