@@ -61,7 +61,9 @@ def test_a_judge_tells_more_than_chance_on_rows_it_never_saw(side: Side) -> None
     found = card["calibration"]
     assert found["data"] == f"support-{other}" and found["n"] == 260 and found["left_out"] == 0
     assert found["intervals"]["roc_auc"][0] > 0.6
-    assert card["measured"][0]["data"] == "support-dialogues" and card["hits"]["positives"] == 130
+    assert card["hits"]["positives"] == 130 and set(found["by_category"]) == {
+        r.fault for r in judged_replies(other) if r.fault
+    }
     rows = [row.exchange for row in SUPPORT_SETS[f"support-{side}"]()]
     assert all(judge.fitted_on(rows)) and not any(judge.fitted_on([Exchange("Hello?", "Good morning.")]))
     assert {row.use for row in requests_behind(f"support.{side}") or ()} == {"fitting", "calibration"}
@@ -76,7 +78,7 @@ def test_verdicts_are_good_bad_or_unscored_and_the_context_counts() -> None:
         "Send me your order number and I will open a search today.",
         "",
         "ha " * 60,
-        "Nein, das geht nicht.",
+        "Das ist leider nicht möglich, weil wir die Sendung nicht mehr finden und auch nicht ersetzen.",
     )
     found = judge.judge([exchange_of(prompt, text) for text in texts])
     assert found[0].verdict in (Verdict.GOOD, Verdict.BAD) and found[0].score is not None
@@ -111,4 +113,16 @@ def test_a_chat_model_is_shown_the_whole_dialogue(monkeypatch: pytest.MonkeyPatc
         (found,) = judge.judge([exchange_of(Prompt("p", TURNS, "task"), "Wait.")])
         shown = server.requests[0].said
     assert (found.verdict, found.score, found.judge) == (Verdict.BAD, 0.75, "support.rubric:m")
-    assert "[assistant] Is it with a neighbour?\n[user] No. What now?" in shown and "Wait." in shown
+    # Brackets round a role are broken, as all that a chat format might read.
+    assert "[ assistant] Is it with a neighbour?\n[ user] No. What now?" in shown and "Wait." in shown
+
+
+@pytest.mark.assets
+def test_judges_of_replies_vote_in_their_own_words() -> None:
+    texts = ["That is your own fault, read the instructions.", "Send me your order number, please."]
+    asked = [exchange_of(Prompt("p", TURNS, "task"), text) for text in texts]
+    both = [load_judge(f"support.{side}").judge(asked) for side in SIDES]
+    found = load_judge("any:support.select,support.report").judge(asked)
+    for given, *votes in zip(found, *both, strict=True):
+        bad = any(vote.verdict is Verdict.BAD for vote in votes)
+        assert given.verdict is (Verdict.BAD if bad else Verdict.GOOD)

@@ -83,6 +83,7 @@ class LabelJudge:
             "judge": self.name,
             "family": "match of the one category that an answer names with the text's labels",
             "trained_on": [],
+            "exact": True,
             "weaknesses": [
                 "a category that is named to deny it counts as named",
                 "right is what the labels say: their own errors are the judge's",

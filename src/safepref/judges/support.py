@@ -142,12 +142,9 @@ class SupportJudge(ABC):
         self._meta = meta
 
     def _measure(self) -> dict[str, Any]:
-        """Figures on the other judge's rows, never fitted on here, with the hits behind a corrected rate; and
-        on the replies of the training dialogues."""
-        own = calibrate(self, f"support-{'report' if self.side == 'select' else 'select'}")
-        more = calibrate(self, "support-dialogues")
-        figures = [{key: found[key] for key in KEPT} for found in (own, more)]
-        return {"calibration": figures[0], "measured": figures[1:], "hits": own["hits"]}
+        """Figures on the other judge's rows, never fitted on here, and the hits for a corrected rate."""
+        found = calibrate(self, f"support-{'report' if self.side == 'select' else 'select'}")
+        return {"calibration": {key: found[key] for key in KEPT}, "hits": found["hits"]}
 
     def probabilities(self, exchanges: Sequence[Exchange]) -> Floats:
         """P(bad) of each reply, shape (N,)."""
@@ -232,7 +229,7 @@ class SupportReportJudge(SupportJudge):
     def _states(exchanges: Sequence[Exchange]) -> Floats:
         reply = _encoded([exchange.response for exchange in exchanges])
         asked = _encoded([_context(exchange) for exchange in exchanges])
-        return np.concatenate([reply, reply * asked], axis=1)
+        return np.asarray(np.c_[reply, reply * asked], np.float64)
 
     def _fit_reply(self, exchanges: Sequence[Exchange], bad: Floats, groups: Sequence[str]) -> Floats:
         vectors, ones = self._states(exchanges), np.ones(len(bad))

@@ -81,8 +81,9 @@ def input_hashes(recipe: Recipe) -> dict[str, str]:
 
 def say_licences(recipe: Recipe) -> dict[str, str]:
     """Print the licence and terms of each public set that a run uses; returns the lines by the set's name."""
-    named = [name for _, name in _sources(recipe)]
-    if recipe.evaluation.toxicity is None:
+    task = task_of(recipe)
+    named = [name for key, name in _sources(recipe) if task.sides is None or key not in TASK_FILES]
+    if task.adversarial and recipe.evaluation.toxicity is None:
         named.append("real-toxicity-prompts")
     found = licences(named)
     for line in found.values():

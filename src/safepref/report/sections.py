@@ -136,8 +136,9 @@ def judge_cards(judges: Mapping[str, Any]) -> list[Row]:
     """What each judge is, and every measurement on human labels that its card holds.
 
     Returns:
-        For each judge `role`, `name`, `family`, `threshold`, lists of texts `trained_on`, `never_trained_on`
-        and `weaknesses`, and `measured`: rows with `data`, `n`, the values of `MEASURES` and `intervals`.
+        For each judge `role`, `name`, `family`, `threshold`, `exact` (it has no error to measure), lists of
+        texts `trained_on`, `never_trained_on` and `weaknesses`, and `measured`: rows with `data`, `n`, the
+        values of `MEASURES` and `intervals`.
     """
     found = []
     for role, card in judges.items():
@@ -149,6 +150,7 @@ def judge_cards(judges: Mapping[str, Any]) -> list[Row]:
                 "name": card.get("judge", role),
                 "family": card.get("family", ""),
                 "threshold": card.get("threshold"),
+                "exact": bool(card.get("exact")),
                 "trained_on": _texts(card.get("trained_on")),
                 "never_trained_on": _texts(card.get("never_trained_on")),
                 "weaknesses": _texts(card.get("weaknesses")),
