@@ -11,7 +11,11 @@ import pytest
 from tiny_run import SAYINGS, save_tiny_model, start, tiny_recipe, write_inputs
 
 from safepref.report import write_report
+from safepref.report.card import Exported, model_card
+from safepref.report.documents import document_tables
+from safepref.report.folder import read_run
 from safepref.store import read_json, read_jsonl
+from safepref.tradeoff.base import Base
 
 pytestmark = pytest.mark.assets
 
@@ -64,6 +68,13 @@ def test_a_moderation_run_is_chosen_reported_and_continued_like_any_other(tmp_pa
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "What is taken for what" in page and "Moderation report" in page
     assert "Published, before" not in page
+    assert results["tradeoff"]["front"] and "dpo" in results["tradeoff"]["hypervolume"]
+    tables = [document_tables([out], kind) for kind in ("methods", "strengths", "front")]
+    assert all("accuracy" in text and "safety" not in text for text in tables)
+    base = Base("made/model", True, None)
+    card = model_card(read_run(out), Exported("dpo", 1.0, False, base, "float32"))
+    assert "preference optimization for moderation" in card and "### Accuracy by category" in card
+    assert "Attack success" not in card and "Global safety" not in card and "Macro-F1" in card
     # What is done stands: without its report alone, the same results come again.
     before = (out / "results.json").read_bytes()
     manifest = read_json(out / "manifest.json")
