@@ -57,7 +57,7 @@ def test_a_run_keeps_the_best_weights_and_its_curve(tmp_path: Path) -> None:
     assert read_json(job.out / "data" / "counts.json")["ches"]["left_out"] == 2
     assert len(read_jsonl(job.out / "data" / "ches.jsonl")) == 12 and len(job.pairs) == 10
     job.train(METHODS["dpo"])
-    summary = job.read_training(METHODS["dpo"])
+    summary = job.read_training("dpo")
     curve, kept = summary["selection"]["curve"], summary["selection"]["kept"]
     assert summary["pairs"] == 6 and summary["probe"]["pairs"] == 4
     assert [point["step"] for point in curve] == list(range(2, curve[-1]["step"] + 1, 2))
