@@ -155,7 +155,7 @@ class Frame:
 
 
 def _filled(text: str, exchange: Exchange) -> str:
-    texts = dict(zip((_REQUEST, _RESPONSE), exchange, strict=True))
+    texts = dict(zip((_REQUEST, _RESPONSE), exchange[:2], strict=True))
     return "".join(texts.get(part, part) for part in _TEXTS.split(text))
 
 
