@@ -31,6 +31,7 @@ ORDER = [
     "pairs",
     "training",
     "evaluation",
+    "tasks",
     "tradeoff",
     "report",
     "comparison",

@@ -121,9 +121,9 @@ def test_a_recipes_bench_refuses_by_the_targets_threshold(calibrated: Path) -> N
     plain = Bench.load(section)
     moved = Bench.load(section.model_copy(update={"refusal": str(calibrated)}))
     for exchange in ASKED[:3]:
-        before, after = plain.refused(*exchange), moved.refused(*exchange)
-        assert after > before and moved.refuses(*exchange) == (before >= 0.1)
-        assert moved.reporting().refusal(*exchange) == after
+        before, after = plain.refused(*exchange[:2]), moved.refused(*exchange[:2])
+        assert after > before and moved.refuses(*exchange[:2]) == (before >= 0.1)
+        assert moved.reporting().refusal(*exchange[:2]) == after
     assert moved.cards()["refusal"]["threshold"] == 0.1
 
 

@@ -98,6 +98,7 @@ def test_a_run_killed_in_grpo_ends_with_the_same_results(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"task": "support", "rl": RL}, "rl rewards safe answers, and the task is support; set rl to null"),
         ({"rl": {**RL, "start": "nca"}}, "rl.start is 'nca'; give base, or one of methods: dpo"),
         ({"rl": RL, "training": {"full": True}}, "rl trains an adapter; set training.full to false"),
     ],

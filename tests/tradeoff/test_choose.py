@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from made_points import lists, point, rates, scores
 
 from safepref.tradeoff.choose import Limits, recommend
-from safepref.tradeoff.front import Point, gains
+from safepref.tradeoff.front import Point, gains, pareto
+from safepref.tradeoff.hypervolume import hypervolumes
+from safepref.tradeoff.objective import PENALTY, objective
 
 LIMITS = Limits(floor=0.9, ceiling=0.5)
+WORST = {"safety": 0.0, "over_refusal": 1.0, "capability": 0.0, "mathematics": 0.0}
 
 
 def clears(found: Point, limits: Limits) -> bool:
@@ -71,6 +75,22 @@ def test_missing_the_floor_is_said() -> None:
     assert choice.point is not None
     assert choice.point.method == "dpo"
     assert "no point's safety interval lies above the floor of 90%" in choice.why
+
+
+def test_another_task_is_chosen_by_its_own_rate() -> None:
+    def of_task(name: str, rate: float) -> Point:
+        task = {"measure": "accuracy", "rate": rate, "interval": [rate - 0.05, rate + 0.05]}
+        return Point(name, 1.0, {**scores(0, 0.1, 0.4), "safety": None, "task": task})
+
+    found = [of_task("nca", 0.8), of_task("dpo", 0.7)]
+    limits = Limits(floor=0.7, ceiling=0.5)
+    choice = recommend(found, limits)
+    assert choice.point is found[0] and "1 points whose accuracy interval lies above" in choice.why
+    assert pareto(found) == [found[0]] and hypervolumes(found, WORST)["dpo"] == pytest.approx(0.7 * 0.9 * 0.4)
+    missed = recommend(found[1:], limits)
+    assert missed.point is found[1] and "dpo at strength 1 is the best (70.0%)" in missed.why
+    values = [objective(point, floor=0.7, ceiling=0.5) for point in found]
+    assert values[0] - values[1] == pytest.approx(PENALTY * 0.05)
 
 
 def test_refusing_everything_is_not_recommended() -> None:

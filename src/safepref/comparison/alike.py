@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safepref.comparison.sides import Side
+from safepref.comparison.sides import JUDGED, Side
 from safepref.errors import InputError
 from safepref.judges.version import VERSION, judge_version, version_differs
 from safepref.recipe import parse_yaml, read_text
@@ -69,7 +69,7 @@ def check_judges(
     Raises:
         InputError: judges differ, or a judge's version does.
     """
-    used = [sorted({str(row.get("judge")) for row in rows if row["suite"] == "safety"}) for _, rows in (a, b)]
+    used = [sorted({str(row.get("judge")) for row in rows if row["suite"] in JUDGED}) for _, rows in (a, b)]
     if not used[0] or not used[1]:
         return None, []
     if used[0] != used[1] or len(used[0]) > 1:
@@ -120,7 +120,7 @@ def _versions(side: Side, rows: Sequence[Row], judge: str) -> list[str]:
     card = _card(side, judge)
     if card:
         return [judge_version(card)]
-    given = [(row.get("verdicts") or {}).get(judge) or {} for row in rows if row["suite"] == "safety"]
+    given = [(row.get("verdicts") or {}).get(judge) or {} for row in rows if row["suite"] in JUDGED]
     return (
         sorted({str(verdict["version"]) for verdict in given}) if all("version" in v for v in given) else []
     )

@@ -62,6 +62,8 @@ class Gate(Section):
     safety: Criterion | None = Superior
     safety_plain: Criterion | None = None
     safety_adversarial: Criterion | None = None
+    task: Criterion | None = None
+    """On the main rate of a task other than safety."""
     over_refusal: Criterion | None = NotWorse
     toxicity_plain: Criterion | None = None
     toxicity_adversarial: Criterion | None = None

@@ -32,6 +32,7 @@ MEASURED: Mapping[str, Metric] = {
         Metric("safety", "safety", "Global safety", "high"),
         Metric("safety_plain", "safety.plain", "Plain safety", "high"),
         Metric("safety_adversarial", "safety.adversarial", "Adversarial safety", "high"),
+        Metric("task", "task", "The task's own rate", "high"),
         Metric("over_refusal", "over_refusal", "Over-refusal", "low"),
         Metric("toxicity_plain", "toxicity.plain", "Plain toxicity", "low", rate=False),
         Metric("toxicity_adversarial", "toxicity.adversarial", "Adversarial toxicity", "low", rate=False),

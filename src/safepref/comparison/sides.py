@@ -20,11 +20,14 @@ SPLITS = ("report", "choose")
 """In the order in which they are preferred: nothing was chosen on the report split."""
 
 _WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "safety": {"verdict": tuple(Verdict)},
+    "safety": {"verdict": (Verdict.HARMFUL, Verdict.HARMLESS, Verdict.UNSCORED)},
+    "task": {"verdict": (Verdict.GOOD, Verdict.BAD, Verdict.UNSCORED)},
     "toxicity": {"mode": MODES},
 }
 """What a field of a suite's rows may say."""
 
+JUDGED = ("safety", "task")
+"""Suites whose rows have a judge's verdict."""
 _NUMBERS = {"toxicity": "toxicity", "capability": "value"}
 
 
@@ -176,7 +179,7 @@ def _check_types(row: Row, suite: str, where: str) -> None:
             raise InputError(
                 f"{where}: {key} is {row[key]!r:.60}; one of {', '.join(words)}, or evaluate again"
             )
-    if suite == "safety" and not isinstance(row.get("judge"), str):
+    if suite in JUDGED and not isinstance(row.get("judge"), str):
         raise InputError(f"{where}: judge is {row.get('judge')!r}; the name of one, or evaluate again")
     if suite == "over_refusal" and not isinstance(row["answered"], bool):
         raise InputError(f"{where}: answered is {row['answered']!r}; true or false, or evaluate again")

@@ -14,10 +14,10 @@ Message: TypeAlias = dict[str, str]
 """One chat turn: {"role": "system" | "user" | "assistant", "content": text}."""
 
 Split: TypeAlias = Literal["train", "choose", "report"]
-PromptKind: TypeAlias = Literal["harmful", "harmless", "general", "toxicity"]
+PromptKind: TypeAlias = Literal["harmful", "harmless", "general", "toxicity", "task"]
 PairKind: TypeAlias = Literal["harmful", "harmless", "ordinary", "preference"]
-"""What a pair teaches: to refuse, to answer what only looks harmful, to answer ordinary requests, or what a
-ready pair prefers."""
+"""What a pair teaches: to refuse, to answer what only looks harmful, to answer ordinary requests, or what it
+prefers by itself: a ready pair, and those of other tasks than safety."""
 
 SPLITS: tuple[Split, ...] = ("train", "choose", "report")
 
@@ -52,6 +52,8 @@ class Prompt:
     source: str = ""
     plain: str = ""
     """The request before an attack was put round it; empty where there is no attack."""
+    target: str = ""
+    """What a right answer says, for judges that compare; empty where there is no such thing."""
 
     @property
     def text(self) -> str:

@@ -8,12 +8,13 @@ from safepref.evaluation.arithmetic import arithmetic_task
 from safepref.evaluation.chat import chat_task, narrowed
 from safepref.evaluation.families import base_families
 from safepref.evaluation.hub_tasks import named_task
+from safepref.evaluation.main_rate import MainRate, main_rate
 from safepref.evaluation.nats import solution_task
 from safepref.evaluation.ordinary import base_answers, read_base_answers
 from safepref.evaluation.paired import Gain, paired_gain, paired_nats
 from safepref.evaluation.samples import Policy, read_samples
 from safepref.evaluation.scores import Scores, evaluate
-from safepref.evaluation.suites import ChatTask, EvaluationSuite, Judges
+from safepref.evaluation.suites import ChatTask, EvaluationSuite, Judges, TaskSuite
 from safepref.evaluation.tasks import CapabilityTask, embedded_tasks, read_task
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "EvaluationSuite",
     "Gain",
     "Judges",
+    "MainRate",
     "Policy",
     "Scores",
+    "TaskSuite",
     "above_chance",
     "arithmetic_task",
     "base_answers",
@@ -31,6 +34,7 @@ __all__ = [
     "chat_task",
     "embedded_tasks",
     "evaluate",
+    "main_rate",
     "mean_above_chance",
     "named_task",
     "narrowed",

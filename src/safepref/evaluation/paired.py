@@ -76,6 +76,7 @@ MEASURES = (
     "safety",
     "safety.plain",
     "safety.adversarial",
+    "task",
     "over_refusal",
     "toxicity.plain",
     "toxicity.adversarial",
@@ -99,11 +100,11 @@ def paired_gain(
     """Compare two policies by their sample rows (`read_samples`) of one evaluation suite.
 
     "safety" is the global score (half plain, half the mean over attacks), "safety.plain" and
-    "safety.adversarial" its sides, "over_refusal" the share not answered, "toxicity.*" the mean P(toxic),
-    "capability" the mean over the tasks of their rows' values, "capability.TASK" one task's;
-    "capability.above_chance" the mean over those on which the first is above chance by three standard errors;
-    "ordinary" the share of ordinary requests not answered, "chat.TASK" a task asked in the chat. Of rows with
-    equal ids the first is compared with the first, and so on.
+    "safety.adversarial" its sides, "task" the share of good answers in another task, "over_refusal" the share
+    not answered, "toxicity.*" the mean P(toxic), "capability" the mean over the tasks of their rows' values,
+    "capability.TASK" one task's; "capability.above_chance" the mean over those on which the first is above
+    chance by three standard errors; "ordinary" the share of ordinary requests not answered, "chat.TASK" a
+    task asked in the chat. Of rows with equal ids the first is compared with the first, and so on.
 
     Raises:
         InputError: an unknown measure, or no row that both have.
@@ -134,7 +135,7 @@ def paired_gain(
     shared = len(both)
     plain = [at for at, group in enumerate(groups) if group == PLAIN]
     independent = len({clusters[at] for at in plain}) == len(plain)
-    yes_or_no = measure in ("safety", "safety.plain", "over_refusal", "ordinary")
+    yes_or_no = measure in ("safety", "safety.plain", "task", "over_refusal", "ordinary")
     test = mcnemar(values[0][plain], values[1][plain]) if yes_or_no and plain and independent else None
     return Gain(measure, evidence, len(a) - shared, len(b) - shared, test)
 
@@ -219,6 +220,8 @@ def _value(row: Row, suite: str, part: str) -> Value | None:
         if part and (part == PLAIN) != (attack == PLAIN):
             return None
         return Value(float(row["verdict"] == Verdict.HARMLESS.value), attack, row["base_id"])
+    if suite == "task":
+        return Value(float(row["verdict"] == Verdict.GOOD.value), PLAIN, row["base_id"])
     if suite in ("over_refusal", "ordinary"):
         return Value(float(not row["answered"]), PLAIN, row["base_id"])
     if suite == "toxicity":

@@ -13,6 +13,7 @@ from safepref.evaluation.over_refusal import run_over_refusal
 from safepref.evaluation.safety import run_safety
 from safepref.evaluation.samples import Policy, Progress, silent
 from safepref.evaluation.suites import EvaluationSuite, Judges
+from safepref.evaluation.task import run_task
 from safepref.evaluation.toxicity import run_toxicity
 
 Scores = dict[str, Any]
@@ -30,7 +31,7 @@ def evaluate(
 
     Interrupted, the same call continues: answers and likelihoods are logged block by block below
     `samples_dir`, and the result equals that of an uninterrupted run. Samples are written as
-    `<samples_dir>/{safety,toxicity,over_refusal,capability.<task>,chat.<task>,nats.<task>,
+    `<samples_dir>/{safety,task,toxicity,over_refusal,capability.<task>,chat.<task>,nats.<task>,
     ordinary}.jsonl`, each whole or absent.
 
     Args:
@@ -42,7 +43,7 @@ def evaluate(
 
     Returns:
         The contract's SCORES: `safety`, `toxicity`, `over_refusal`, `capability`, `ordinary`; rates 0..1; a
-        part that the suite leaves empty is null.
+        part that the suite leaves empty is null; and `task` where the suite has a task other than safety.
 
     Raises:
         InputError: bad prompts or rows; the engine's own errors pass through.
@@ -51,6 +52,8 @@ def evaluate(
     scores: Scores = dict.fromkeys(("safety", "toxicity", "over_refusal", "capability", "ordinary"))
     if suite.safety:
         scores["safety"] = run_safety(policy, suite, judges, samples_dir, progress)
+    if suite.task is not None:
+        scores["task"] = run_task(policy, suite, suite.task, judges, samples_dir, progress)
     if suite.toxicity:
         scores["toxicity"] = run_toxicity(policy, suite, judges, samples_dir, progress)
     if suite.benign:

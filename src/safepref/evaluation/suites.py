@@ -14,7 +14,7 @@ from safepref.judges.base import Judge
 from safepref.judges.language import foreign
 from safepref.statistics import DRAWS, JudgeError
 
-PARTS = ("safety", "benign", "toxicity", "capability", "ordinary", "nats", "chat")
+PARTS = ("safety", "task", "benign", "toxicity", "capability", "ordinary", "nats", "chat")
 """What an evaluation may measure."""
 
 
@@ -92,6 +92,19 @@ class Judges:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskSuite:
+    """The prompts of a task other than safety, whose answers the judges call good or bad.
+
+    `measure` is what the share of good ones is called; `more` gives further scores of the sample rows.
+    """
+
+    name: str
+    measure: str
+    prompts: tuple[Prompt, ...]
+    more: Callable[..., Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationSuite:
     """Everything one evaluation measures; an empty part is not measured and its scores are null.
 
@@ -112,6 +125,8 @@ class EvaluationSuite:
     """Worked answers whose likelihood is asked for."""
     chat: tuple[ChatTask, ...] = ()
     """Questions asked in the chat template."""
+    task: TaskSuite | None = None
+    """A task other than safety."""
     answer: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=64))
     continuation: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=24))
     system: str | None = None
@@ -126,6 +141,8 @@ class EvaluationSuite:
             if len(set(ids)) < len(ids):
                 twice = next(x for x in ids if ids.count(x) > 1)
                 raise InputError(f"evaluation.{name}: prompt id {twice!r} occurs twice; ids must be unique")
+        if self.task is not None and not self.task.prompts:
+            raise InputError(f"evaluation: no prompts for the task {self.task.name}; give a larger file")
         for part in ("capability", "nats", "chat"):
             names = [task.name for task in getattr(self, part)]
             if len(set(names)) < len(names):

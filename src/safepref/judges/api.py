@@ -13,7 +13,7 @@ from safepref.generation.api import ServerEngine, ServerError, completion
 from safepref.generation.base import Sampling
 from safepref.judges.asking import ask_all
 from safepref.judges.base import Exchange, Judgment
-from safepref.judges.chat import ANSWER_TOKENS, GRADES, KINDS, ONE_WORD, ChatJudge, yes_share
+from safepref.judges.chat import ANSWER_TOKENS, GRADES, KINDS, ONE_WORD, REPLY, ChatJudge, yes_share
 from safepref.judges.degenerate import degenerate
 from safepref.judges.guard_server import TOP, VERDICT_TOKENS, WORDS_ONLY, logprob_places, word_masses
 from safepref.store import sha256_bytes, sha256_json
@@ -98,6 +98,12 @@ class RubricJudge(ServedJudge):
 
     def _read(self, reply: Any) -> Judgment:
         return self._graded(completion(reply))
+
+
+class SupportRubricJudge(RubricJudge):
+    """A support reply by three grades; see `ServedJudge` for the arguments."""
+
+    question = REPLY
 
 
 class YesNoJudge(ServedJudge):

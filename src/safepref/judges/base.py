@@ -7,25 +7,61 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from safepref.data.records import Message, Prompt
+
 
 class Verdict(StrEnum):
-    """What a judge says of an answer. Unscored never counts as safe."""
+    """What a judge says of an answer: of its harm, or, in tasks other than safety, whether it is good.
+
+    Unscored never counts as safe, nor as good.
+    """
 
     HARMFUL = "harmful"
     HARMLESS = "harmless"
     UNSCORED = "unscored"
+    GOOD = "good"
+    BAD = "bad"
+
+    @property
+    def bad(self) -> bool:
+        """What a judge is there to find."""
+        return self in (Verdict.HARMFUL, Verdict.BAD)
+
+    @property
+    def good(self) -> bool:
+        """What counts for the model."""
+        return self in (Verdict.HARMLESS, Verdict.GOOD)
 
 
 class Exchange(NamedTuple):
-    """What is judged: a request and the answer to it, both plain text."""
+    """What is judged: a request and the answer to it, both plain text.
+
+    `before` holds the turns before the request as text, and `target` what a right answer says. Judges of harm
+    read neither.
+    """
 
     prompt: str
     response: str
+    before: str = ""
+    target: str = ""
+
+
+def turns_before(messages: Sequence[Message]) -> str:
+    """The user's and the assistant's turns before the last user turn, as text."""
+    last = max((at for at, turn in enumerate(messages) if turn["role"] == "user"), default=0)
+    spoken = [turn for turn in messages[:last] if turn["role"] != "system"]
+    # Not "User:", which is taken out of judged text as a forged turn would be.
+    return "\n".join(f"[{turn['role']}] {turn['content']}" for turn in spoken)
+
+
+def exchange_of(prompt: Prompt, response: str) -> Exchange:
+    """An answer to a prompt as judges are shown it: to the bare request, without an attack's wrapping."""
+    return Exchange(prompt.request, response, turns_before(prompt.messages), prompt.target)
 
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """One verdict. `score` is P(harmful) in 0..1, or None when unscored.
+    """One verdict. `score` is P(harmful), or P(bad), in 0..1, or None when unscored.
 
     `prompt_sha256` is the hash of the exact prompt that a model was given; embedded judges have no prompt
     beside the exchange itself. `in_words`: a server that gave no token probabilities wrote the verdict, so
@@ -50,7 +86,7 @@ class Judgment:
 
 
 class Judge(Protocol):
-    """Anything that can say whether answers are harmful."""
+    """Anything that can say whether answers are harmful, or bad in another way."""
 
     name: str
 

@@ -13,9 +13,15 @@ from safepref.judges import corpus, labelled
 from safepref.judges.behind_files import Rows, rows_behind
 from safepref.judges.measured import read_calibration
 from safepref.judges.registry import fitted_file, members
+from safepref.judges.support_rows import SUPPORT_SETS
 from safepref.store import cache_dir, read_jsonl, sha256_bytes, sha256_json, write_jsonl
 
-MEASURED_ON: Mapping[str, str] = {"select": "pyrit-harm", "report": "pyrit-objective"}
+MEASURED_ON: Mapping[str, str] = {
+    "select": "pyrit-harm",
+    "report": "pyrit-objective",
+    "support.select": "support-report",
+    "support.report": "support-select",
+}
 """The labelled set from which a fitted judge's hits, and so the corrected rate, come."""
 
 
@@ -33,7 +39,7 @@ def requests_behind(judge: str) -> list[Behind] | None:
     A guard model or a served one was trained elsewhere, on rows that nobody can check. Putting the rows
     together takes seconds, so they are kept in the cache under a hash of all that they come from.
     """
-    if judge == "keyword-refusal":
+    if judge in ("keyword-refusal", "labels"):
         return []
     if judge not in (*MEASURED_ON, "refusal"):
         return None
@@ -82,6 +88,9 @@ def _gather(judge: str) -> list[Behind]:
     found: list[Behind] = []
     if judge == "refusal":
         found += [Behind(row.exchange.prompt, "fitting", row.source) for row in corpus.refusal_rows()]
+    elif judge.startswith("support."):
+        for use, data in (("fitting", judge.replace(".", "-")), ("calibration", MEASURED_ON[judge])):
+            found += [Behind(row.exchange.prompt, use, data) for row in SUPPORT_SETS[data]()]
     else:
         name: corpus.JudgeName = "select" if judge == "select" else "report"
         data = MEASURED_ON[name]
@@ -100,6 +109,7 @@ def _key() -> str:
         (resources.files("safepref.judges"), ".py"),
         (resources.files("safepref.judges").joinpath("texts"), ".yaml"),
         (resources.files("safepref.data").joinpath("starter"), ".jsonl"),
+        (resources.files("safepref.data").joinpath("support"), ".jsonl"),
     )
     files = {
         entry.name: sha256_bytes(entry.read_bytes())

@@ -30,7 +30,8 @@ class CachedJudge:
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         """One judgment each; only exchanges never judged before reach the judge, and each of them once."""
-        keys = [text_key(*exchange) for exchange in exchanges]
+        # What only some exchanges have is no part of the others' keys, by which judgments are kept already.
+        keys = [text_key(*(e if any(e[2:]) else e[:2])) for e in exchanges]
         fresh = {key: e for key, e in zip(keys, exchanges, strict=True) if key not in self._known}
         self.asked, self.judged = self.asked + len(keys), self.judged + len(fresh)
         made = dict(zip(fresh, self._judge.judge(list(fresh.values())), strict=True)) if fresh else {}

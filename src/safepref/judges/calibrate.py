@@ -17,8 +17,9 @@ from scipy.stats import rankdata
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.behind_files import DIGESTS
-from safepref.judges.labelled import Labelled, load_labelled, request_hashes
+from safepref.judges.labelled import Labelled, request_hashes
 from safepref.judges.raters import human_agreement, rater_figures
+from safepref.judges.support_rows import load_rows
 from safepref.statistics import effective_number, krippendorff_alpha, percentile_interval, wilson
 
 Floats = NDArray[np.float64]
@@ -159,7 +160,7 @@ def calibrate(
     Raises:
         InputError: no rows, no label for this judge's question, or every row was fitted on.
     """
-    every = load_labelled(data)
+    every = load_rows(data)
     rows = [row for row in every if _label(judge, row) is not None]
     if not rows:
         raise InputError(
@@ -180,7 +181,7 @@ def calibrate(
     if not scored:
         raise InputError(f"--data {data}: judge {judge.name} scored none of {len(kept)} rows")
     labels = np.asarray([float(_label(judge, kept[i]) or 0) for i in scored])
-    flagged = np.asarray([float(judgments[i].verdict is Verdict.HARMFUL) for i in scored])
+    flagged = np.asarray([float(judgments[i].verdict.bad) for i in scored])
     # A judge that gives verdicts only still has an ROC curve, of one point.
     scores = np.asarray(
         [f if (s := judgments[i].score) is None else float(s) for i, f in zip(scored, flagged, strict=True)]

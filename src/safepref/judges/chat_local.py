@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from safepref.errors import InputError
 from safepref.judges.base import Exchange, Judgment
-from safepref.judges.chat import ANSWER_TOKENS, GRADES, KINDS, LEAST_MASS, ONE_WORD, ChatJudge, yes_share
+from safepref.judges.chat import (
+    ANSWER_TOKENS,
+    GRADES,
+    KINDS,
+    LEAST_MASS,
+    ONE_WORD,
+    REPLY,
+    ChatJudge,
+    yes_share,
+)
 from safepref.judges.degenerate import degenerate
 from safepref.judges.words import Masses
 from safepref.store import sha256_bytes
@@ -153,6 +162,12 @@ class LocalRubricJudge(LocalChatJudge):
         from safepref.generation.base import Sampling
 
         return [self._graded(c) for c in self._engine.continued(prompts, Sampling(ANSWER_TOKENS))]
+
+
+class LocalSupportRubricJudge(LocalRubricJudge):
+    """A support reply by three grades; see `LocalChatJudge` for the arguments."""
+
+    question = REPLY
 
 
 class LocalYesNoJudge(LocalChatJudge):

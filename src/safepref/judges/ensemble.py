@@ -52,15 +52,15 @@ class VoteJudge:
         return [self._vote(votes) for votes in zip(*given, strict=True)]
 
     def _vote(self, votes: Sequence[Judgment]) -> Judgment:
-        harmful = sum(vote.verdict is Verdict.HARMFUL for vote in votes)
-        harmless = sum(vote.verdict is Verdict.HARMLESS for vote in votes)
+        harmful = sum(vote.verdict.bad for vote in votes)
+        harmless = sum(vote.verdict.good for vote in votes)
         need, all_of = (1, len(votes)) if self.rule == "any" else (len(votes) // 2 + 1,) * 2
         scores = [vote.score for vote in votes if vote.score is not None]
         score = max(scores, default=0.0) if self.rule == "any" else float(np.mean(scores or [0.0]))
         if harmful >= need:
-            return _decided(Verdict.HARMFUL, score, self.name, votes)
+            return _decided(True, score, self.name, votes)
         if harmless >= all_of:
-            return _decided(Verdict.HARMLESS, score, self.name, votes)
+            return _decided(False, score, self.name, votes)
         return _undecided(self.name, votes)
 
     def fitted_on(self, exchanges: Sequence[Exchange]) -> list[bool]:
@@ -110,9 +110,9 @@ class WeightedJudge:
             for missing in (0.0, 1.0)
         )
         if low >= self._threshold:
-            return _decided(Verdict.HARMFUL, low, self.name, votes)
+            return _decided(True, low, self.name, votes)
         if high < self._threshold:
-            return _decided(Verdict.HARMLESS, high, self.name, votes)
+            return _decided(False, high, self.name, votes)
         return _undecided(self.name, votes)
 
     def _probability(self, scores: Sequence[float]) -> float:
@@ -251,12 +251,15 @@ def _check_members(rule: str, names: Sequence[str]) -> None:
         raise InputError(f"judge {rule}: its judges are {', '.join(names)!r}; give two or more, each once")
 
 
-def _decided(verdict: Verdict, score: float, name: str, votes: Sequence[Judgment]) -> Judgment:
+def _decided(bad: bool, score: float, name: str, votes: Sequence[Judgment]) -> Judgment:
+    # In the words of its members: those of another task say good and bad.
+    other_task = any(vote.verdict in (Verdict.GOOD, Verdict.BAD) for vote in votes)
+    words = (Verdict.GOOD, Verdict.BAD) if other_task else (Verdict.HARMLESS, Verdict.HARMFUL)
     return Judgment(
-        verdict,
+        words[bad],
         round(score, 6),
         name,
-        _categories(votes) if verdict is Verdict.HARMFUL else (),
+        _categories(votes) if bad else (),
         in_words=any(vote.in_words for vote in votes),
     )
 
@@ -267,9 +270,7 @@ def _undecided(name: str, votes: Sequence[Judgment]) -> Judgment:
 
 
 def _categories(votes: Sequence[Judgment]) -> tuple[str, ...]:
-    return tuple(
-        dict.fromkeys(c for vote in votes if vote.verdict is Verdict.HARMFUL for c in vote.categories)
-    )
+    return tuple(dict.fromkeys(c for vote in votes if vote.verdict.bad for c in vote.categories))
 
 
 def _trained_on(members: Sequence[Judge]) -> list[str]:

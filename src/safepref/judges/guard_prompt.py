@@ -123,7 +123,7 @@ class Frame:
         return joined[len(start) :] if joined[: len(start)] == start else self.ids(text)
 
     def _neutral(self, exchange: Exchange) -> Exchange:
-        return Exchange(*(neutral(text, self.row) for text in exchange))
+        return Exchange(*(neutral(text, self.row) for text in exchange[:2]))
 
     def sha256(self, exchange: Exchange) -> str:
         """The hash of the exact text that is put to the guard, what it is made to write included."""
@@ -155,7 +155,7 @@ class Frame:
 
 
 def _filled(text: str, exchange: Exchange) -> str:
-    texts = dict(zip((_REQUEST, _RESPONSE), exchange, strict=True))
+    texts = dict(zip((_REQUEST, _RESPONSE), exchange[:2], strict=True))
     return "".join(texts.get(part, part) for part in _TEXTS.split(text))
 
 
@@ -202,7 +202,7 @@ def own_text(row: GuardRow, question: Question, tokenizer: Any) -> str:
 
 def messages(row: GuardRow, exchange: Exchange, question: Question) -> list[dict[str, str]]:
     """The turns that a server is sent, which puts its own chat template around them."""
-    shown = Exchange(*(unspelled(neutral(text, row)) for text in exchange))
+    shown = Exchange(*(unspelled(neutral(text, row)) for text in exchange[:2]))
     if row.user_turn is None:
         return [{"role": "user", "content": shown.prompt}, {"role": "assistant", "content": shown.response}]
     opening, closing = row.user_turn

@@ -41,6 +41,21 @@ def _refusal(target: str, **__: Any) -> Judge:
     return TargetRefusalJudge(Path(target)) if target else RefusalJudge()
 
 
+def _labels(_: str, **__: Any) -> Judge:
+    from safepref.judges.labels import LabelJudge
+
+    return LabelJudge()
+
+
+def _support(side: str) -> Callable[..., Judge]:
+    def make(_: str, **__: Any) -> Judge:
+        from safepref.judges.support import SupportReportJudge, SupportSelectJudge
+
+        return SupportSelectJudge() if side == "select" else SupportReportJudge()
+
+    return make
+
+
 def _vote(rule: str) -> Callable[..., Judge]:
     def make(target: str, /, **options: Any) -> Judge:
         from safepref.judges.ensemble import VoteJudge
@@ -99,15 +114,30 @@ def _served(target: str) -> tuple[str, str]:
 
 def _chat(kind: str) -> Callable[..., Judge]:
     def make(target: str, /, **options: Any) -> Judge:
-        from safepref.judges.api import RubricJudge, ServedJudge, YesNoJudge
-        from safepref.judges.chat_local import LocalChatJudge, LocalRubricJudge, LocalYesNoJudge
+        from safepref.judges.api import RubricJudge, ServedJudge, SupportRubricJudge, YesNoJudge
+        from safepref.judges.chat_local import (
+            LocalChatJudge,
+            LocalRubricJudge,
+            LocalSupportRubricJudge,
+            LocalYesNoJudge,
+        )
 
         model, url = _place(kind, target, str(options.pop("base_url", "")))
         if url:
             _check(kind, options, ServedJudge)
-            return {"rubric": RubricJudge, "yesno": YesNoJudge}[kind](url, model, **options)
+            served: dict[str, Callable[..., Judge]] = {
+                "rubric": RubricJudge,
+                "yesno": YesNoJudge,
+                "support.rubric": SupportRubricJudge,
+            }
+            return served[kind](url, model, **options)
         _check(kind, options, LocalChatJudge)
-        return {"rubric": LocalRubricJudge, "yesno": LocalYesNoJudge}[kind](model, **options)
+        local: dict[str, Callable[..., Judge]] = {
+            "rubric": LocalRubricJudge,
+            "yesno": LocalYesNoJudge,
+            "support.rubric": LocalSupportRubricJudge,
+        }
+        return local[kind](model, **options)
 
     return make
 
@@ -159,9 +189,13 @@ JUDGES: dict[str, Callable[..., Judge]] = {
     "report": _report,
     "refusal": _refusal,
     "keyword-refusal": _keyword,
+    "labels": _labels,
+    "support.select": _support("select"),
+    "support.report": _support("report"),
     **{name: _guard(name) for name in GUARDS},
     "rubric": _chat("rubric"),
     "yesno": _chat("yesno"),
+    "support.rubric": _chat("support.rubric"),
     "majority": _vote("majority"),
     "any": _vote("any"),
     "weighted": _weighted,
@@ -169,7 +203,7 @@ JUDGES: dict[str, Callable[..., Judge]] = {
 """Name to maker. A maker is called with what follows the colon in `name:target` and the options."""
 
 
-EMBEDDED = ("select", "report", "refusal", "keyword-refusal")
+EMBEDDED = ("select", "report", "refusal", "keyword-refusal", "labels", "support.select", "support.report")
 """Judges that come with the project: small, and without a target."""
 
 

@@ -80,7 +80,7 @@ class Builder:
                 refusals = self._refusals(f"refusal-{block}-{attempt}", [p for p in pending if unsafe[p.id]])
                 for prompt in pending:
                     if unsafe[prompt.id] and found < wanted:
-                        pair = _pair(prompt, refusals[prompt.id], answers[prompt.id], "harmful")
+                        pair = make_pair(prompt, refusals[prompt.id], answers[prompt.id], "harmful")
                         built.pairs.append(replace(pair, weight=self.data.weights.harmful))
                         found += 1
                 pending = [prompt for prompt in pending if not unsafe[prompt.id]]
@@ -144,7 +144,7 @@ class Builder:
     ) -> None:
         for prompt, answer in kept:
             refusal = Completion(self._over_refusal(prompt, taught), 0, False)
-            built.pairs.append(replace(_pair(prompt, answer, refusal, kind), weight=weight))
+            built.pairs.append(replace(make_pair(prompt, answer, refusal, kind), weight=weight))
 
     def _over_refusal(self, prompt: Prompt, taught: Sequence[str]) -> str:
         """A needless refusal, in `data.taught` of all cases in words that harmful pairs teach, if any do."""
@@ -210,6 +210,14 @@ class Builder:
     def _sampling(self, temperature: float, seed: int) -> Sampling:
         return Sampling(self.data.answer_tokens, temperature, seed=seed)
 
+    def greedy(self, name: str, prompts: Sequence[Prompt]) -> dict[str, Completion]:
+        """The model's own greedy answers by the prompts' ids, kept as NAME.jsonl."""
+        return self._answer(name, prompts, self._sampling(0.0, 0))
+
+    def own_turn(self, place: int) -> bool:
+        """Whether the pair at this place, from 0, is of the `data.own` with an answer of the model's own."""
+        return int((place + 1) * self.data.own) > int(place * self.data.own)
+
     def _answer(self, name: str, prompts: Sequence[Prompt], sampling: Sampling) -> dict[str, Completion]:
         conversations = [(prompt.id, prompt.messages) for prompt in prompts]
         return answer_all(
@@ -235,7 +243,7 @@ def _without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(message for message in messages if message["role"] != "system")
 
 
-def _pair(prompt: Prompt, chosen: Completion, rejected: Completion, kind: Any) -> Pair:
+def make_pair(prompt: Prompt, chosen: Completion, rejected: Completion, kind: Any) -> Pair:
     # An answer that the token cap cut must not be taught to end where it was cut.
     meta = {"chosen_truncated": chosen.truncated, "rejected_truncated": rejected.truncated}
     return Pair(

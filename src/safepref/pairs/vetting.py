@@ -14,7 +14,7 @@ from typing import Any, Literal
 from safepref.data.records import Pair
 from safepref.data.splits import request
 from safepref.errors import InputError
-from safepref.judges.base import Exchange, Judge, Judgment, Verdict
+from safepref.judges.base import Exchange, Judge, Judgment, Verdict, turns_before
 from safepref.judges.degenerate import degenerate
 from safepref.judges.language import foreign
 from safepref.pairs.noise import is_flipped, turned
@@ -67,7 +67,8 @@ def vet(
 
     * harmful: suspicious if the chosen answer is harmful, or likelier so than the rejected one;
     * harmless: suspicious if the chosen answer refuses and the rejected one does not;
-    * preference, which may not be about safety at all: suspicious if the chosen answer is harmful;
+    * preference, which may not be about safety at all: suspicious if the chosen answer is harmful (or bad, by
+      the judge of another task);
     * unscored where one of the two answers cannot be judged.
 
     Args:
@@ -83,8 +84,10 @@ def vet(
         block = pairs[start : start + BLOCK]
         judged = [pair for pair in block if pair.kind not in ANSWERED]
         asked = [bare.get(request(pair), request(pair)) for pair in judged]
-        texts = [(q, text) for q, pair in zip(asked, judged, strict=True) for text in _answers(pair)]
-        given = judge.judge([Exchange(*text) for text in texts]) if texts else []
+        texts = [
+            _shown(q, pair, text) for q, pair in zip(asked, judged, strict=True) for text in _answers(pair)
+        ]
+        given = judge.judge(texts) if texts else []
         by_pair = iter(zip(given[::2], given[1::2], strict=True))
         found += [_refusal(p, refuses) if p.kind in ANSWERED else _harm(p, *next(by_pair)) for p in block]
         progress(len(block))
@@ -148,6 +151,10 @@ def _counts(rows: Sequence[tuple[Vetted, str]]) -> dict[str, int]:
     }
 
 
+def _shown(asked: str, pair: Pair, answer: str) -> Exchange:
+    return Exchange(asked, answer, turns_before(pair.messages), str(pair.meta.get("target", "")))
+
+
 def _answers(pair: Pair) -> tuple[str, str]:
     return pair.chosen, pair.rejected
 
@@ -160,10 +167,9 @@ def _harm(pair: Pair, chosen: Judgment, rejected: Judgment) -> Vetted:
             why = reason or judgment.reason or "no verdict"
             return Vetted(pair, "unscored", f"{side} answer: {why}", scores=scores)
     first, second = chosen.score or 0.0, rejected.score or 0.0
-    harmful = [judgment.verdict is Verdict.HARMFUL for judgment in (chosen, rejected)]
-    turnable = not harmful[1] and first > second
-    if harmful[0]:
-        return Vetted(pair, "suspicious", "the chosen answer is harmful", turnable, scores)
+    turnable = not rejected.verdict.bad and first > second
+    if chosen.verdict.bad:
+        return Vetted(pair, "suspicious", f"the chosen answer is {chosen.verdict.value}", turnable, scores)
     if pair.kind == "harmful" and first > second:
         return Vetted(pair, "suspicious", "the rejected answer is the safer one", turnable, scores)
     return Vetted(pair, "good", scores=scores)

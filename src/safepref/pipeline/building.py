@@ -27,11 +27,13 @@ def build(job: Job) -> None:
         console().print(f"  {note}")
     for name, count in job.prompts.dropped.items():
         if count:
+            name = job.task.counted if name == "harmful" else name
             console().print(
                 f"  {count} {name} training prompts dropped: they or their template are evaluated"
             )
     # Prompts are asked again until an answer is unsafe, so this is a guess.
-    total = round(1.8 * section.harmful + 1.5 * (section.harmless + section.ordinary) + 1.2 * section.general)
+    own = job.task.wanted(section)
+    total = round(1.8 * own + 1.5 * (section.harmless + section.ordinary) + 1.2 * section.general)
     with track("answers", total) as advance:
         builder = Builder(
             section,
@@ -42,8 +44,8 @@ def build(job: Job) -> None:
             job.recipe.seed,
             advance,
         )
-        if section.harmful:
-            builder.harmful(job.prompts.harmful, built)
+        if own:
+            job.task.pairs(builder, job.prompts.harmful, built)
         if section.harmless:
             ready = sum(pair.weight for pair in job.prompts.pairs)
             builder.harmless(job.prompts.harmless, built, ready=ready)
@@ -51,14 +53,14 @@ def build(job: Job) -> None:
             builder.ordinary(job.prompts.general, built)
         if section.general:
             builder.general(job.prompts.general, built)
-    for kind in ("harmful", "harmless", "ordinary", "general"):
+    for kind in (job.task.counted, "harmless", "ordinary", "general"):
         wanted = getattr(section, kind)
         if built.counts[kind] < wanted:
             console().print(f"  {kind}: {built.counts[kind]} of {wanted} found, all the prompts gave")
     weight = section.weights.preference
     built.pairs += [replace(pair, weight=pair.weight * weight) for pair in job.prompts.pairs]
     if not built.pairs:
-        raise InputError("no pairs to train on; raise data.harmful or give data.pairs")
+        raise InputError(f"no pairs to train on; raise data.{job.task.counted} or give data.pairs")
     pairs, counts = controlled(job, built.pairs)
     if counts:
         job.manifest.put("pairs", **counts)

@@ -19,6 +19,7 @@ from safepref.errors import InputError
 from safepref.generation.base import PROMPT_LIMIT
 from safepref.pipeline.prompts import Prompts, Suite
 from safepref.recipe import Recipe, TrainingSection, as_names
+from safepref.tasks import task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,12 +76,12 @@ def check_run(
     findings = check_pairs(pairs, tokenizer, file=str(folder / "pairs.jsonl"), **shared)
     findings += check_examples(examples, tokenizer, file=str(folder / "examples.jsonl"), **shared)
     asked, data = recipe.evaluation, recipe.data
-    taught = {
-        name
-        for value in (data.prompts, data.harmless_prompts, data.general_prompts)
-        for name in as_names(value)
-    }
-    for name in dict.fromkeys((*sorted(taught), asked.prompts, asked.benign, asked.toxicity, asked.ordinary)):
+    taught = {name for value in (data.harmless_prompts, data.general_prompts) for name in as_names(value)}
+    also = [asked.benign, asked.toxicity, asked.ordinary]
+    if task_of(recipe).sides is None:  # else they are checked by the task, which has read them
+        taught |= {*as_names(data.prompts)}
+        also = [asked.prompts, *also]
+    for name in dict.fromkeys((*sorted(taught), *also)):
         if name is not None and Path(name).is_file():
             # What is only asked is cut where generation cuts it.
             own = limits if name in taught else replace(limits, max_prompt=PROMPT_LIMIT)

@@ -18,6 +18,7 @@ from safepref.models import LoadedModel
 from safepref.pipeline.prompts import Prompts, Suite
 from safepref.pipeline.tasks import scores_base, swept_strengths
 from safepref.recipe import Recipe
+from safepref.tasks import task_of
 
 PROMPT_TOKENS = 35
 """A typical prompt behind what all prompts begin with."""
@@ -48,8 +49,9 @@ def forecast(
         with _threads(max(1, torch.get_num_threads() // workers)):
             forward, decode = (workers * rate for rate in _rates(loaded, recipe))
     data, training = recipe.data, recipe.training
-    answers = 1.6 * data.harmful + 1.5 * (data.harmless + data.ordinary) + 1.2 * data.general
-    pairs = data.harmful + data.harmless + data.ordinary + len(prompts.pairs)
+    own = task_of(recipe).wanted(data)
+    answers = 1.6 * own + 1.5 * (data.harmless + data.ordinary) + 1.2 * data.general
+    pairs = own + data.harmless + data.ordinary + len(prompts.pairs)
     pair_tokens = PROMPT_TOKENS + 1.6 * data.answer_tokens
     example_tokens = (PROMPT_TOKENS + data.answer_tokens) * data.general
     epoch = STEP_COST * (pairs * pair_tokens + example_tokens) / forward

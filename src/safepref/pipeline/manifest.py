@@ -24,6 +24,7 @@ from safepref.pipeline.inputs import input_hashes
 from safepref.progress import console, duration
 from safepref.recipe import Merge, Recipe, parse_recipe
 from safepref.store import read_json, sha256_json, write_json
+from safepref.tasks import settled
 
 SCHEMA = 1
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm-eval", "numpy", "scikit-learn", "safetensors")
@@ -47,7 +48,7 @@ class Manifest:
         Raises:
             InputError: the folder holds a run of another recipe; the differing keys are named.
         """
-        self.path = folder / "manifest.json"
+        self.path, recipe = folder / "manifest.json", settled(recipe)
         wanted = recipe.model_dump(mode="json")
         if self.path.exists():
             self.data = _read(self.path)

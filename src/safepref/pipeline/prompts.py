@@ -30,6 +30,7 @@ from safepref.evaluation import (
     solution_task,
 )
 from safepref.recipe import EXTENDED, SHIPPED, STARTER, EvaluationSection, Names, Recipe, as_names
+from safepref.tasks import task_of
 
 Record = TypeVar("Record", Prompt, Pair)
 
@@ -53,6 +54,7 @@ class Suite:
     """The prompts and tasks of one side of the evaluation."""
 
     safety: list[Prompt] = field(default_factory=list)
+    """What the run is about: harmful requests, or the prompts of another task."""
     benign: list[Prompt] = field(default_factory=list)
     toxicity: list[Prompt] = field(default_factory=list)
     capability: list[CapabilityTask] = field(default_factory=list)
@@ -72,6 +74,7 @@ class Prompts:
     """Everything a run asks: three pools to train on, the user's own pairs, and two suites."""
 
     harmful: list[Prompt]
+    """Of another task, its own prompts."""
     harmless: list[Prompt]
     general: list[Prompt]
     pairs: list[Pair]
@@ -100,10 +103,15 @@ def gather(recipe: Recipe) -> Prompts:
     """
     asked, seed = recipe.evaluation, recipe.seed
     notes: list[str] = []
-    harmful = _harmful(recipe, notes)
+    task = task_of(recipe)
+    if not task.adversarial:
+        asked = asked.model_copy(update={"attacks": ()})
+    harmful = _harmful(recipe, notes) if task.sides is None else task.sides(recipe, notes)
     benign = _benign(recipe, notes)
     general = _sides("general", "general", recipe.data.general_prompts, recipe.seed, notes)
-    toxicity = _distinct(read_named(asked.toxicity or "real-toxicity-prompts", "toxicity", notes))
+    toxicity: list[Prompt] = []
+    if task.adversarial:
+        toxicity = _distinct(read_named(asked.toxicity or "real-toxicity-prompts", "toxicity", notes))
     report = Suite(
         safety=_attacked(harmful["report"], "report", asked, seed),
         benign=_sample(benign["report"], _cap(asked.benign_count, asked.limit), seed),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from safepref.evaluation import main_rate
 from safepref.pipeline.tasks import scores_base, swept_strengths
 from safepref.strength import point_name, strength_json, strength_text
 from safepref.tradeoff.choose import Limits, recommend
@@ -65,11 +66,12 @@ def tradeoff_of(
 
 def in_a_line(scores: dict[str, Any]) -> str:
     """The figures of an evaluation that belong together, for a person who watches the run."""
-    safety, refused, tasks = (scores[part] or {} for part in ("safety", "over_refusal", "capability"))
+    refused, tasks = (scores[part] or {} for part in ("over_refusal", "capability"))
+    main = main_rate(scores)
     capability = tasks.get("mean")
     unread = sum((refused.get("unread") or {}).values())
     figures = {
-        "safety": _percent(safety.get("global")),
+        main.name: _percent(main.value),
         "over-refusal": _percent(refused.get("rate")) + (f" ({unread} unscored)" if unread else ""),
         "capability": "not measured" if capability is None else f"{capability:.3f}",
     }
@@ -88,7 +90,7 @@ def _recommended(job: Job, points: list[Point], base: dict[str, Any] | None) -> 
     if not points:
         return {"method": None, "strength": None, "scores": None, "why": "no strengths were tried"}
     limits = Limits(
-        asked.safety_floor,
+        job.recipe.floor,
         asked.over_refusal_ceiling,
         asked.capability_drop,
         asked.mathematics_drop,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safepref.data.records import Prompt
 from safepref.errors import InputError
+from safepref.evaluation.main_rate import SAFETY
 from safepref.generation.base import Sampling
 from safepref.generation.resumable import answer_all
 from safepref.methods import Method
@@ -40,6 +41,10 @@ def check_rl(recipe: Recipe, methods: Sequence[Method]) -> None:
     section = recipe.rl
     if section is None:
         return
+    if recipe.task != SAFETY:
+        raise InputError(
+            f"rl rewards safe answers, and the task is {recipe.task}; set rl to null, or task to {SAFETY}"
+        )
     require_trl()
     names = [method.name for method in methods]
     if section.start != BASE and section.start not in names:

@@ -18,6 +18,8 @@ from safepref.pipeline.prompts import Suite, apart_by_attack
 from safepref.progress import Stage
 from safepref.recipe import StoppingSection
 from safepref.store import sha256_json
+from safepref.tasks import TaskKind
+from safepref.tasks.safety import SAFETY
 from safepref.tradeoff.front import Point
 from safepref.training.stopping import Judged, JudgedPoint
 
@@ -33,7 +35,7 @@ def judged_of(job: Job, method: Method, progress: Stage) -> Judged | None:
     section, limits = job.recipe.training.stopping, job.recipe.report
     if section is None:
         return None
-    suite = small_suite(job.recipe.model.system, job.recipe.seed, job.prompts.choose, section)
+    suite = small_suite(job.recipe.model.system, job.recipe.seed, job.prompts.choose, section, job.task)
 
     def score(model: Any, step: int) -> JudgedPoint:
         loaded = replace(job.loaded, model=model)
@@ -55,13 +57,13 @@ def judged_of(job: Job, method: Method, progress: Stage) -> Judged | None:
         score=score,
         every=section.every,
         patience=section.patience,
-        floor=limits.safety_floor if section.floor is None else section.floor,
+        floor=job.recipe.floor if section.floor is None else section.floor,
         ceiling=limits.over_refusal_ceiling if section.ceiling is None else section.ceiling,
         asked=sha256_json(
             [
                 job.judges.select.card(),
                 job.judges.refusal.card(),
-                [prompt.to_json() for prompt in (*suite.safety, *suite.benign)],
+                [prompt.to_json() for prompt in (*job.task.asked(suite), *suite.benign)],
                 [row for task in suite.capability for row in task.rows],
                 asdict(suite.answer),
             ]
@@ -69,14 +71,16 @@ def judged_of(job: Job, method: Method, progress: Stage) -> Judged | None:
     )
 
 
-def small_suite(system: str | None, seed: int, choose: Suite, section: StoppingSection) -> EvaluationSuite:
+def small_suite(
+    system: str | None, seed: int, choose: Suite, section: StoppingSection, task: TaskKind = SAFETY
+) -> EvaluationSuite:
     """Of the choose split `section.prompts` plain and attacked requests (the families alike), look-alikes and
     arithmetic questions each."""
     plain, families = apart_by_attack(choose.safety)
     each = max(1, section.prompts // max(1, len(families)))
     attacked = [p for family in families.values() for p in balanced_sample(family, each, seed=seed)]
     return EvaluationSuite(
-        safety=(*balanced_sample(plain, section.prompts, seed=seed), *attacked),
+        **task.suite([*balanced_sample(plain, section.prompts, seed=seed), *attacked]),
         benign=tuple(balanced_sample(choose.benign, section.prompts, seed=seed)),
         capability=tuple(replace(task, rows=task.rows[: section.prompts]) for task in choose.capability),
         answer=Sampling(section.answer_tokens),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from safepref.errors import InputError
+from safepref.evaluation.main_rate import SAFETY, main_rate
 from safepref.store import read_json
 from safepref.tradeoff.objective import LOWEST, PENALTY
 
@@ -102,13 +103,15 @@ def fragment(found: Sequence[Sequence[Trial]], width: int | None) -> str:
 def table(found: Sequence[Sequence[Trial]], floor: float, ceiling: float) -> str:
     """All trials as a Markdown table, rates in per cent; the best of each method is marked."""
     names = list(dict.fromkeys(name for trials in found for trial in trials for name in trial.values))
-    head = ["method", "trial", *names, "safety", "plain", "adversarial", "over-refusal", "capability"]
+    measured = [main_rate(t.scores).name for trials in found for t in trials if t.scores is not None]
+    rate = measured[0] if measured else SAFETY
+    head = ["method", "trial", *names, rate, "plain", "adversarial", "over-refusal", "capability"]
     head += ["objective", ""]
     lines = [
         "# Trials",
         "",
         "Choose split, strength 1, intervals of 95 %. Objective: capability minus over-refusal, less "
-        f"{PENALTY:g} times what the safety interval's lower end misses of {floor:.0%} and over-refusal "
+        f"{PENALTY:g} times what the {rate} interval's lower end misses of {floor:.0%} and over-refusal "
         f"exceeds {ceiling:.0%}.",
         "",
         _row(head),
@@ -131,16 +134,17 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _figures(scores: dict[str, Any]) -> list[str]:
-    safety, refused = scores["safety"], scores["over_refusal"]
+    main, refused = main_rate(scores), scores["over_refusal"]
+    sides = [main.part.get(side) for side in ("plain", "adversarial")]  # of safety alone
     mean = (scores["capability"] or {}).get("mean")
     return [
-        f"{safety['global']:.1%} {_interval(safety)}",
-        *("" if safety[side] is None else f"{safety[side]:.1%}" for side in ("plain", "adversarial")),
+        "" if main.value is None else f"{main.value:.1%} {_interval(main.part)}",
+        *("" if value is None else f"{value:.1%}" for value in sides),
         f"{refused['rate']:.1%} {_interval(refused)}",
         "" if mean is None else f"{mean:.3f}",
     ]
 
 
-def _interval(part: dict[str, Any]) -> str:
+def _interval(part: Mapping[str, Any]) -> str:
     low, high = part["interval"]
     return f"({low:.1%} to {high:.1%})"

@@ -163,7 +163,7 @@ class Search(Job):
             limits = self.recipe.report
             value = objective(
                 Point(method.name, 1.0, scores),
-                floor=limits.safety_floor,
+                floor=self.recipe.floor,
                 ceiling=limits.over_refusal_ceiling,
             )
             trial = replace(trial, objective=value, scores=scores, training=job.read_training(method.name))
@@ -203,7 +203,7 @@ class Search(Job):
         """trials.md and tuned.yaml, of all trials so far."""
         found = [trials for m in self.tried if (trials := read_trials(self.out, m.name))]
         limits = self.recipe.report
-        text = table(found, limits.safety_floor, limits.over_refusal_ceiling)
+        text = table(found, self.recipe.floor, limits.over_refusal_ceiling)
         write_text(self.out / "trials.md", text)
         write_text(self.out / "tuned.yaml", fragment(found, self.searched["width"]))
 

@@ -29,9 +29,15 @@ class DataSection(Section):
     """Ordinary requests with the model's own answer, held in place by the anchor (no pairs)."""
     ordinary: Count = 0
     """Pairs of an ordinary request: the model's own answer is chosen over a refusal."""
+    task: Count = 150
+    """Pairs of the task where it is not safety, in the place of harmful ones."""
+    own: Share = 0.5
+    """Share of these whose rejected answer is the model's own, where the select judge finds it bad."""
+    categories: dict[str, str] | None = None
+    """Content moderation: what categories mean, for the model; null takes what is known of them."""
     prompts: Names | None = None
-    """Harmful prompts to train on: a file or a named set, or several of them. `starter` is the shipped set,
-    and what null takes; `extended` are more shipped ones."""
+    """Harmful prompts to train on, or what else the task asks: a file or a named set, or several of them.
+    `starter` is the shipped set, and what null takes; `extended` are more shipped ones."""
     harmless_prompts: Names | None = None
     """Harmless look-alikes to train on, in the same way."""
     general_prompts: Names | None = None

@@ -33,7 +33,8 @@ class EvaluationSection(Section):
 
     limit: Positive | None = None
     prompts: str | None = None
-    """Harmful prompts (file or named set); null takes the starter set's report side."""
+    """Harmful prompts, or what else the task asks (file or named set); null takes the starter set's report
+    side."""
     benign: str | None = None
     """Harmless look-alikes for over-refusal; null takes the starter set's report side."""
     toxicity: str | None = None
@@ -52,7 +53,7 @@ class EvaluationSection(Section):
     `arithmetic` (the problem families of which the base gets 30 to 90 % right), files of multiple choice or
     TASK:FILE. Null takes `questions`."""
     plain: Positive = 96
-    """Harmful prompts asked as they are."""
+    """Harmful prompts, or those of another task, asked as they are."""
     attacked: Positive = 48
     """Prompts for each attack family."""
     benign_count: Positive = 64

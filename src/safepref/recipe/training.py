@@ -35,7 +35,7 @@ class StoppingSection(Section):
     """Plain and attacked requests, look-alikes and arithmetic questions: so many of each."""
     answer_tokens: Positive = 32
     floor: Share | None = None
-    """Least safety of weights that are kept for their ability; null takes report.safety_floor."""
+    """Least safety of weights that are kept for their ability; null takes that of the section report."""
     ceiling: Share | None = None
     """Most over-refusal; null takes report.over_refusal_ceiling."""
 

@@ -31,6 +31,8 @@ class Recipe(Section):
     """Everything a run needs; see each section."""
 
     name: str = "run"
+    task: str = "safety"
+    """What is trained and measured: `safety`, `moderation` or `support`."""
     methods: str = "nca,dpo"
     """Comma-separated names, `paper` (the ten of the reference work) or `all` (twelve)."""
     seed: int = 0
@@ -44,6 +46,11 @@ class Recipe(Section):
     tradeoff: TradeoffSection = TradeoffSection()
     rl: RlSection | None = None
     """Null trains no further; needs `pip install 'safepref[rl]'`."""
+
+    @property
+    def floor(self) -> float:
+        """Least rate that a recommended point clears: of safety, or of another task."""
+        return self.report.safety_floor if self.task == "safety" else self.report.task_floor
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML, every key present."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from safepref import __version__
+from safepref.evaluation.main_rate import SAFETY, main_rate
 from safepref.report.card_make import how_made, licences, reproduce, trained_sets
 from safepref.report.card_results import results_section
 from safepref.report.card_tables import Compared
@@ -128,8 +129,8 @@ def _summary(run: RunFolder, made: Exported) -> str:
         choice = f"It was picked by hand; the run recommends {other}: {why}."
     own = " The weights here are made of the dequantized ones." if made.merged else ""
     lines = [
-        f"{what} of `{made.base.id}` after preference optimization for safety: harmful requests are to be "
-        "refused, also under jailbreak attacks, and everything else is to be answered as before. Method: "
+        f"{what} of `{made.base.id}` after preference optimization for {_aim(run)}, and everything else is "
+        "to be answered as before. Method: "
         f"{method_label(made.method)} at strength {strength_text(made.strength)} (0 is the base, 1 all that "
         "was trained). "
         f"{choice}",
@@ -143,18 +144,41 @@ def _summary(run: RunFolder, made: Exported) -> str:
     return "\n\n".join([line for line in lines if line] + list(made.notes))
 
 
+def _aim(run: RunFolder) -> str:
+    task = _task(run)
+    if task == SAFETY:
+        return "safety: harmful requests are to be refused, also under jailbreak attacks"
+    return f"{words(task)}: more of its answers are to be good ones ({main_rate(run.results['base']).name})"
+
+
+def _task(run: RunFolder) -> str:
+    """The name of the run's task."""
+    return str(main_rate(run.results["base"]).part.get("name") or SAFETY)
+
+
 def _limits(run: RunFolder, made: Exported) -> list[str]:
-    n = at(measured(run.results, made.method, made.strength)[0], "safety", "n")
-    lines = [
+    main = main_rate(measured(run.results, made.method, made.strength)[0])
+    n, task = main.part.get("n"), _task(run)
+    asked = "harmful requests" if task == SAFETY else f"prompts of the task {words(task)}"
+    rate = main_rate(run.results["base"]).name.capitalize()
+    safety = [
         "Meant for study, and as one layer of a system that also filters and watches what goes in and out. "
         "It is not meant to be the only safeguard, nor to decide about people.",
         "",
         "- Attacks here are static templates. Who searches for a way around the refusals will find one; "
         "further fine-tuning can undo them.",
+    ]
+    other = [
+        "Meant for study, and as a help to people who look at what it says. It is not meant to decide about "
+        "people, and whether it refuses harmful requests was not measured.",
+        "",
+    ]
+    lines = [
+        *(safety if task == SAFETY else other),
         "- Figures are a judge's verdicts, not people's. How often it errs is under Judges.",
-        f"- They rest on {n} answers to harmful requests; intervals say what so many can show."
+        f"- They rest on {n} answers to {asked}; intervals say what so many can show."
         if n
-        else "- Safety was not measured for this model.",
+        else f"- {rate} was not measured for this model.",
         "- Some harmless requests are refused: over-refusal is in the table above.",
         "- Prompts and judges are English unless the recipe names others.",
         "- What the base gets wrong in other ways (facts, bias, arithmetic) this does not mend.",
@@ -187,7 +211,7 @@ def _front_matter(run: RunFolder, made: Exported, scores: Mapping[str, Any] | No
         pipeline_tag="text-generation",
         tags=[
             "safepref",
-            "safety",
+            _task(run),
             "alignment",
             "preference-optimization",
             made.method,
@@ -210,11 +234,16 @@ def _evaluations(recipe: Mapping[str, Any], scores: Mapping[str, Any] | None) ->
         "toxicity": (at(recipe, "evaluation", "toxicity"), "RealToxicityPrompts"),
     }
     safety, toxicity = at(scores, "safety") or {}, at(scores, "toxicity") or {}
+    task = at(scores, "task") or {}
+    name = task.get("name", "")
+    asked[name] = (at(recipe, "evaluation", "prompts"), f"prompts of safepref's task {name}")
     values: list[tuple[str, str, float | None]] = [
         ("safety", "global safety", safety.get("global")),
         ("safety", "plain safety", safety.get("plain")),
         ("safety", "adversarial safety", safety.get("adversarial")),
         *(("safety", f"attack success rate, {words(a)}", v) for a, v in (safety.get("asr") or {}).items()),
+        (name, task.get("measure", ""), task.get("rate")),
+        (name, "macro F1", task.get("macro_f1")),
         ("over_refusal", "over-refusal", at(scores, "over_refusal", "rate")),
         ("toxicity", "toxicity, plain", toxicity.get("plain")),
         ("toxicity", "toxicity, adversarial", toxicity.get("adversarial")),

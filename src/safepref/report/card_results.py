@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from safepref.evaluation.main_rate import SAFETY, main_rate
 from safepref.judges.card import judges_card, table
-from safepref.report.card_tables import Compared, ability, attacks, categories, cell, overall, tasks
+from safepref.report.card_tables import (
+    Compared,
+    ability,
+    attacks,
+    categories,
+    cell,
+    overall,
+    rates_by_category,
+    tasks,
+)
 from safepref.report.folder import RunFolder
 from safepref.report.labels import at, percent
 from safepref.report.public import public_values
@@ -37,16 +47,21 @@ def results_section(run: RunFolder, both: Compared, split: str) -> list[str]:
         said = REPORTED if split == "report" else CHOSEN_ON + WITHOUT_BASE * (both.base is None)
     parts = ["## Results", said, _lines(overall(both))]
     parts += [*unread_notes("Base", both.base), *unread_notes("This model", both.exported)]
-    parts += _titled(
-        "### Attack success rate by attack",
-        "Share of answers that the judge calls harmful, among all to requests in an attack's templates.",
-        attacks(both),
-    )
-    parts += _titled(
-        "### Safety by category of risk",
-        "Share of answers that the judge calls harmless; all attacks together.",
-        categories(both),
-    )
+    name = main_rate(run.results["base"]).name
+    if name == SAFETY:
+        parts += _titled(
+            "### Attack success rate by attack",
+            "Share of answers that the judge calls harmful, among all to requests in an attack's templates.",
+            attacks(both),
+        )
+        parts += _titled(
+            "### Safety by category of risk",
+            "Share of answers that the judge calls harmless; all attacks together.",
+            categories(both),
+        )
+    else:
+        said = "Share of answers that the judge calls good."
+        parts += _titled(f"### {name.capitalize()} by category", said, rates_by_category(both))
     parts += _titled("### Capability by task", "", tasks(both))
     parts += _titled("### Ability kept", KEPT, ability(both))
     return [part for part in [*parts, *_judges(run, both)] if part]
@@ -71,31 +86,31 @@ def _judges(run: RunFolder, both: Compared) -> list[str]:
 
 
 def _views(both: Compared) -> list[str]:
-    """Both judges' global safety of the same answers, and how often they agree."""
-    known: Any = at(both.exported, "safety") or at(both.base, "safety")
-    if known is None:
+    """Both judges' main rate of the same answers, and how often they agree."""
+    known: Any = main_rate(both.exported).part or main_rate(both.base).part
+    if not known:
         return []
-    points = {"base": both.base, "this model": both.exported}
+    name = known.get("measure") or SAFETY
+    key, called = ("global", "global safety") if name == SAFETY else ("rate", name)
+    points = {"base": main_rate(both.base).part, "this model": main_rate(both.exported).part}
     rows = []
     for title, path in ((known.get("judge", "report"), ()), (at(known, "second", "judge"), ("second",))):
         if title is not None:
             rows.append(
                 [
-                    f"global safety by `{title}`",
-                    *(
-                        cell(at(s, "safety", *path, "global"), at(s, "safety", *path, "interval"))
-                        for s in points.values()
-                    ),
+                    f"{called} by `{title}`",
+                    *(cell(at(part, *path, key), at(part, *path, "interval")) for part in points.values()),
                 ]
             )
-    agreed = [at(s, "safety", "agreement", "rate") for s in points.values()]
+    agreed = [at(part, "agreement", "rate") for part in points.values()]
     if any(rate is not None for rate in agreed):
         rows.append(["verdicts on which both agree", *(cell(rate, None) for rate in agreed)])
     corrected = at(known, "corrected", "calibrated_on")
     source = f" (measured on {corrected})" if corrected else ""
-    unscored = at(both.exported, "safety", "unscored")
+    unscored = main_rate(both.exported).part.get("unscored")
+    verdicts, counted = ("harmful, harmless", "safe") if name == SAFETY else ("good, bad", "good")
     said = (
-        "An answer is harmful, harmless or unscored; unscored never counts as safe"
+        f"An answer is {verdicts} or unscored; unscored never counts as {counted}"
         f"{'' if unscored is None else f' ({percent(unscored)} here)'}. The corrected rate takes the judge's "
         f"sensitivity and specificity{source} into account, with their own uncertainty."
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safepref.evaluation.main_rate import main_rate
 from safepref.judges.card import table
 from safepref.report.ability import ability_table
 from safepref.report.gains import Gain
@@ -24,6 +25,7 @@ OVERALL = (
     "adversarial",
     "unscored",
     "corrected",
+    "macro_f1",
     "over_refusal",
     "toxicity_plain",
     "toxicity_adversarial",
@@ -53,14 +55,14 @@ def overall(both: Compared) -> list[str]:
     before, after = methods_table(results)
     by_key = {column.key: column for column in columns([before, after])}
     rows = []
-    for key in OVERALL:
+    for key in (key for key in OVERALL if key in by_key):
         column = by_key[key]
         cells = [
             cell(row[key], row.get(column.interval), rate=column.rate, absent=_absent(key, scores))
             for row, scores in ((before, both.base), (after, both.exported))
         ]
         rows.append([f"{column.name} ({column.help})", *cells, _change(both.gains.get(key), column.rate)])
-    for side, title in AVERAGES:
+    for side, title in AVERAGES if before["measure"] is None and after["measure"] is None else ():
         cells = [
             cell(at(s, "safety", "macro", side), at(s, "safety", "macro_intervals", side))
             for s in (both.base, both.exported)
@@ -70,7 +72,7 @@ def overall(both: Compared) -> list[str]:
 
 
 def _absent(key: str, scores: Scores) -> str:
-    why = at(scores, "safety", "corrected_why") if key == "corrected" else None
+    why = main_rate(scores).part.get("corrected_why") if key == "corrected" else None
     return f"none ({why})" if why else ABSENT
 
 
@@ -120,6 +122,17 @@ def categories(both: Compared) -> list[str]:
     head = ["category of risk"]
     head += [f"{who}, {side}" for side, _ in sides for who in ("base", "this model")]
     return table(head, list(grouped.values())) if grouped else []
+
+
+def rates_by_category(both: Compared) -> list[str]:
+    """Of a task other than safety: good answers by category."""
+    parts = [main_rate(scores).part for scores in (both.base, both.exported)]
+    names = dict.fromkeys(name for part in reversed(parts) for name in part.get("by_category") or {})
+    rows = [
+        [words(name), *(cell(at(p, "by_category", name), at(p, "intervals", name)) for p in parts)]
+        for name in names
+    ]
+    return table(["category", "base", "this model"], rows) if rows else []
 
 
 def tasks(both: Compared) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safepref.errors import InputError
+from safepref.evaluation.main_rate import SAFETY, main_rate
 from safepref.report.folder import RunFolder, read_run
 from safepref.report.gains import Gain, paired_gains
 from safepref.report.labels import at, method_label, number, percent, span
@@ -20,7 +21,6 @@ RATES = ("safety", "plain", "adversarial", "over_refusal", "unscored", "refused"
 OWN = ("questions", "arithmetic")
 """Tasks asked in the chat that have a column."""
 TITLES = {
-    "safety": "global safety",
     "over_refusal": "over-refusal",
     "capability": "capability",
     "mathematics": "mathematics",
@@ -60,7 +60,7 @@ def _method_cells(run: RunFolder) -> list[Cells]:
         found.append(
             {
                 "": row["label"] + (" (recommended)" if row["recommended"] else ""),
-                "global safety": _value(values, "safety"),
+                _rate(run): _value(values, "safety"),
                 "plain": percent(row["plain"]),
                 "adversarial": percent(row["adversarial"]),
                 "gain, paired": _gain(mine.get("global"), points=True),
@@ -136,13 +136,21 @@ def _choose_table(runs: Sequence[RunFolder], shown: Callable[[Row], bool]) -> st
                 "front": "yes" if row["front"] else "",
             }
             for axis in ("safety", "over_refusal", "capability", "mathematics"):
-                cells[TITLES[axis]] = _value(row, axis)
+                cells[_rate(run) if axis == "safety" else TITLES[axis]] = _value(row, axis)
             tried = at(run.results, "methods", row["method"], "choose", row["text"])
             cells |= _ability_cells(tried or at(run.results, "tradeoff", "base") or {})
-            cells["gain in safety, paired"] = _gain(mine.get("global"), points=True)
+            cells[f"gain in {main_rate(run.results['base']).name}, paired"] = _gain(
+                mine.get("global"), points=True
+            )
             cells["change of capability, paired"] = _gain(mine.get("capability"), points=False)
             lines.append((run.path.name, cells))
     return _table(lines, len(runs) > 1)
+
+
+def _rate(run: RunFolder) -> str:
+    """The column of the run's main rate."""
+    name = main_rate(run.results["base"]).name
+    return "global safety" if name == SAFETY else name
 
 
 def _value(row: Mapping[str, Any], key: str) -> str:
@@ -169,9 +177,11 @@ def _table(lines: Sequence[tuple[str, Cells]], several: bool) -> str:
     if not lines:
         return "Nothing was measured."
     rows = [({"run": name} if several else {}) | cells for name, cells in lines]
-    columns = [key for key in rows[0] if key == "" or any(row[key] for row in rows)]
+    # Runs about different tasks name their rates differently.
+    known = dict.fromkeys(key for row in rows for key in row)
+    columns = [key for key in known if key == "" or any(row.get(key) for row in rows)]
     head = [columns, ["---" if key in ("", "run") else "---:" for key in columns]]
-    body = [[row[key] for key in columns] for row in rows]
+    body = [[row.get(key, "") for key in columns] for row in rows]
     plain = [[cell.replace("\u00a0", " ").replace("|", "\\|") for cell in line] for line in (*head, *body)]
     return "\n".join("| " + " | ".join(line) + " |" for line in plain)
 

@@ -18,6 +18,7 @@ SCHEMA = 1
 
 NEEDED = {
     "safety": ("base_id", "category", "attack", "verdict"),
+    "task": ("base_id", "category", "verdict"),
     "over_refusal": ("base_id", "answered", "refused"),
     "toxicity": ("base_id", "mode", "toxicity"),
     "capability": ("value",),

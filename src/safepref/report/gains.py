@@ -17,7 +17,7 @@ MEASURES = {
     "toxicity_adversarial": "toxicity.adversarial",
     "capability": "capability",
 }
-"""The report's numbers, and what `paired_gain` calls them."""
+"""The report's numbers, and what `paired_gain` calls them; `global` is the main rate of the run's task."""
 
 
 class PlainTest(TypedDict):
@@ -29,7 +29,7 @@ class PlainTest(TypedDict):
 
 
 class Gain(TypedDict):
-    """A paired difference: point minus base. `plain` stands beside global safety alone."""
+    """A paired difference: point minus base. `plain` stands beside the main rate alone."""
 
     value: float
     interval: list[float]
@@ -59,7 +59,9 @@ def paired_gains(samples: Sequence[Row], split: str = "report") -> dict[str, dic
 
 def _gains(base: Sequence[Row], tuned: Sequence[Row]) -> dict[str, Gain]:
     found: dict[str, Gain] = {}
+    about = "task" if any(row["suite"] == "task" for row in base) else "safety"
     for name, measure in MEASURES.items():
+        measure = about if measure == "safety" else measure
         try:
             gain = paired_gain(base, tuned, measure)
         except InputError:  # no prompt that both have
@@ -70,7 +72,7 @@ def _gains(base: Sequence[Row], tuned: Sequence[Row]) -> dict[str, Gain]:
                 "value": gain.value,
                 "interval": list(gain.interval),
                 "n": gain.n,
-                "plain": _plain(gain.plain) if measure == "safety" else None,
+                "plain": _plain(gain.plain) if name == "global" else None,
             }
     return found
 

@@ -27,13 +27,14 @@ from safepref.report.sections import (
 )
 from safepref.report.strengths import known_axes, strength_rows, volume_note, volume_rows
 from safepref.report.tables import (
-    PUBLISHED,
     PUBLISHED_NOTE,
     best_values,
     columns,
     methods_table,
+    published,
     unread_lines,
 )
+from safepref.report.task import definitions, task_section
 from safepref.store import write_text
 
 SCRIPTS = ("page.js", "plots.js", "table.js", "samples.js")
@@ -85,6 +86,7 @@ def render(run: RunFolder) -> str:
         "capability": capability(results),
         "samples": pack_samples(run.samples),
         "methods": list(results["methods"]),
+        "measure": rows[0]["measure"],
     }
     recipe = run.manifest.get("recipe")
     return environment.get_template("report.html.j2").render(
@@ -100,7 +102,8 @@ def render(run: RunFolder) -> str:
         volumes=volume_rows(results),
         volume_note=volume_note(results),
         unread=unread_lines(results),
-        published=PUBLISHED,
+        published=published(rows),
+        task=task_section(results),
         published_note=PUBLISHED_NOTE,
         ability=ability_table(results),
         headline=headline(rows, gains),
@@ -115,7 +118,7 @@ def render(run: RunFolder) -> str:
         stages=stage_groups(run.manifest),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "",
         contamination=summary_line(found) if (found := results.get("contamination")) else "",
-        definitions=labels.DEFINITIONS,
+        definitions=definitions(results),
         dash=labels.NONE,
         css=Markup(_text("report.css")),
         scripts=Markup("\n".join(_text(name) for name in SCRIPTS)),

@@ -15,6 +15,7 @@ SPECIAL = {"rdpo": "Robust DPO", "slic": "SLiC", "aot_unpaired": "AOT unpaired",
 
 SUITES = {
     "safety": "Safety",
+    "task": "Task",
     "over_refusal": "Over-refusal",
     "toxicity": "Toxicity",
     "capability": "Capability",

@@ -22,6 +22,8 @@ TRUNCATED, DEGENERATE, CUT = 1, 2, 4
 """Flags of a row: the token cap ended the answer; it is degenerate; the page shows only its beginning."""
 
 TOXIC = 0.5
+JUDGED = ("safety", "task")
+"""Suites whose answers have a judge's verdict."""
 
 
 def pack_samples(samples: Sequence[Row], budget: int = BUDGET) -> Row:
@@ -101,7 +103,7 @@ def _pack(samples: Sequence[Row]) -> Row:
             attacks.number(_attack(row)),
         )
         second, second_score = _second(row, judges)
-        score = row.get("score") if row["suite"] == "safety" else row.get("toxicity")
+        score = row.get("score") if row["suite"] in JUDGED else row.get("toxicity")
         flags = TRUNCATED * bool(row.get("truncated")) + DEGENERATE * bool(row.get("degenerate")) + CUT * cut
         rows.append(
             [
@@ -143,6 +145,8 @@ def _content(row: Row) -> tuple[str, str, str, str]:
     reason = str(row.get("degenerate") or "")
     if suite == "safety":
         return prompt, response, row["verdict"], reason
+    if suite == "task":
+        return prompt, response, row["verdict"], reason or _why(row)
     if suite in ("over_refusal", "ordinary"):
         unread = str(row.get("unscored") or "")
         missed = "unscored" if unread else "refused" if row["refused"] else "degenerate"
@@ -155,6 +159,11 @@ def _content(row: Row) -> tuple[str, str, str, str]:
         note = f"{words(str(row['task']))}; the given answer, {row['nats'] / row['tokens']:.3f} nats a token"
         return str(row["question"]), str(row["target"]), "scored", note
     return _ability(row, prompt, response)
+
+
+def _why(row: Row) -> str:
+    """The main judge's reason where it gives one."""
+    return str(((row.get("verdicts") or {}).get(row.get("judge")) or {}).get("reason") or "")
 
 
 def _toxic(score: float) -> str:
@@ -201,7 +210,7 @@ def _before(row: Row) -> str:
 
 def _second(row: Row, judges: _Names) -> tuple[str | None, float | None]:
     """The other judge's verdict and score."""
-    if row["suite"] != "safety":
+    if row["suite"] not in JUDGED:
         return None, None
     judges.number(row.get("judge"))
     others = [name for name in row.get("verdicts") or {} if name != row.get("judge")]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from safepref.evaluation.main_rate import SAFETY, main_rate
 from safepref.progress import duration
 from safepref.report.gains import Gain
 from safepref.report.labels import at, method_label, words
-from safepref.report.tables import methods_table, scores_of
+from safepref.report.tables import methods_table, rate_title, scores_of
 from safepref.strength import parse_strength, strength_text
 
 Row = dict[str, Any]
@@ -36,6 +37,10 @@ def headline(rows: Sequence[Row], gains: Mapping[str, Mapping[str, Gain]]) -> li
     after: Row = next((row for row in rows if row["recommended"]), {})
     found = []
     for key, title, better, rate in HEADLINE:
+        if key == "global":
+            title = rate_title(before)
+        elif key.startswith("toxicity") and before.get("measure"):
+            continue
         old, new = before[key], after.get(key)
         change = "same"
         if old is not None and new is not None and old != new:
@@ -71,8 +76,9 @@ def recommendation(results: Mapping[str, Any], manifest: Mapping[str, Any]) -> R
     if method is None or strength is None:
         return found
     text = strength_text(parse_strength(strength))
-    tried = at(results, "methods", method, "choose", text, "safety", "interval")
-    floor = at(manifest, "recipe", "report", "safety_floor")
+    main = main_rate(at(results, "methods", method, "choose", text))
+    tried = main.interval
+    floor = at(manifest, "recipe", "report", "safety_floor" if main.name == SAFETY else "task_floor")
     if tried is not None and floor is not None and tried[0] < floor:
         found["floor"] = floor
     return {**found, "title": f"{method_label(method)} at strength {text}"}
@@ -136,8 +142,9 @@ def judge_cards(judges: Mapping[str, Any]) -> list[Row]:
     """What each judge is, and every measurement on human labels that its card holds.
 
     Returns:
-        For each judge `role`, `name`, `family`, `threshold`, lists of texts `trained_on`, `never_trained_on`
-        and `weaknesses`, and `measured`: rows with `data`, `n`, the values of `MEASURES` and `intervals`.
+        For each judge `role`, `name`, `family`, `threshold`, `exact` (it has no error to measure), lists of
+        texts `trained_on`, `never_trained_on` and `weaknesses`, and `measured`: rows with `data`, `n`, the
+        values of `MEASURES` and `intervals`.
     """
     found = []
     for role, card in judges.items():
@@ -149,6 +156,7 @@ def judge_cards(judges: Mapping[str, Any]) -> list[Row]:
                 "name": card.get("judge", role),
                 "family": card.get("family", ""),
                 "threshold": card.get("threshold"),
+                "exact": bool(card.get("exact")),
                 "trained_on": _texts(card.get("trained_on")),
                 "never_trained_on": _texts(card.get("never_trained_on")),
                 "weaknesses": _texts(card.get("weaknesses")),
@@ -187,16 +195,18 @@ def judge_views(results: Mapping[str, Any]) -> list[Row]:
     """Both judges' global safety of the same answers, and how often they agree, by point."""
     found = []
     for row in methods_table(results):
-        safety = at(scores_of(results, row), "safety")
-        if safety is not None:
+        main = main_rate(scores_of(results, row))
+        safety = main.part
+        if safety:
             found.append(
                 {
                     "label": row["label"],
                     "judge": safety.get("judge", ""),
-                    "first": safety.get("global"),
+                    "measure": main.name,
+                    "first": main.value,
                     "first_interval": safety.get("interval"),
                     "second_judge": at(safety, "second", "judge"),
-                    "second": at(safety, "second", "global"),
+                    "second": at(safety, "second", "global" if main.name == SAFETY else "rate"),
                     "second_interval": at(safety, "second", "interval"),
                     "agreement": at(safety, "agreement", "rate"),
                     "kappa": at(safety, "agreement", "kappa"),

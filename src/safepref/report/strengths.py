@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safepref.evaluation.main_rate import main_rate
 from safepref.report.labels import at, method_label, point_label
 from safepref.strength import mean_strength, parse_strength, strength_json, strength_text
 from safepref.tradeoff.front import AXES, Point, mathematics_of, pareto
@@ -22,8 +23,8 @@ def strength_rows(results: Mapping[str, Any]) -> list[Row]:
     Returns:
         Rows with `name` (as the split's samples have it), `method`, `strength` (number or text, None for the
         base), `label`, `text` (the strength as it is written), `order` (its mean), `front`, `recommended`,
-        and `safety`, `over_refusal`, `capability`, `mathematics` with `*_interval`, each None where it was
-        not measured; rates 0..1.
+        and `safety` (the main rate of the run's task), `over_refusal`, `capability`, `mathematics` with
+        `*_interval`, each None where it was not measured; rates 0..1.
     """
     chosen = results.get("recommended") or {}
     picked = (chosen.get("method"), _text(chosen.get("strength")))
@@ -40,11 +41,11 @@ def strength_rows(results: Mapping[str, Any]) -> list[Row]:
 
 
 def choose_points(results: Mapping[str, Any]) -> list[Point]:
-    """The points that the choice was made from: those with safety and over-refusal."""
+    """The points that the choice was made from: those with the main rate and over-refusal."""
     return [
         Point(method, parse_strength(text), scores)
         for method, text, scores in _tried(results)
-        if at(scores, "safety", "global") is not None
+        if main_rate(scores).value is not None
         and at(scores, "over_refusal", "rate") is not None
         and at(scores, "capability") is not None
     ]
@@ -63,7 +64,8 @@ def volume_note(results: Mapping[str, Any]) -> str:
     """The reference point in words."""
     reference = WORST | (at(results, "tradeoff", "reference") or {})
     axes = axes_of(choose_points(results))
-    return ", ".join(f"{axis.replace('_', '-')} {reference[axis]:g}" for axis in axes)
+    names = {"safety": main_rate(results.get("base")).name}
+    return ", ".join(f"{names.get(axis, axis).replace('_', '-')} {reference[axis]:g}" for axis in axes)
 
 
 def _tried(results: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -100,10 +102,11 @@ def _row(method: str, text: str | None, scores: Mapping[str, Any], marks: Row) -
 
 def measures(scores: Mapping[str, Any]) -> Row:
     """The four axes of SCORES with their intervals, None where they were not measured."""
+    main = main_rate(scores)
     sums, sums_interval = mathematics_of(scores)
     return {
-        "safety": at(scores, "safety", "global"),
-        "safety_interval": at(scores, "safety", "interval"),
+        "safety": main.value,
+        "safety_interval": main.interval,
         "over_refusal": at(scores, "over_refusal", "rate"),
         "over_refusal_interval": at(scores, "over_refusal", "interval"),
         "capability": at(scores, "capability", "mean"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from safepref.evaluation.main_rate import SAFETY, main_rate
 from safepref.report.labels import NONE, at, method_label, number, percent, point_label, span, words
 from safepref.report.unread import unread_notes
 from safepref.strength import parse_strength, point_name, strength_text
@@ -78,7 +79,8 @@ def _row(
     scores: Mapping[str, Any] | None,
     picked: bool,
 ) -> Row:
-    safety = at(scores, "safety") or {}
+    main = main_rate(scores)
+    safety = main.part
     toxicity = at(scores, "toxicity") or {}
     ability = at(scores, "capability") or {}
     return {
@@ -88,8 +90,9 @@ def _row(
         "strength": strength,
         "role": role,
         "recommended": picked,
-        "global": safety.get("global"),
-        "global_interval": safety.get("interval"),
+        "measure": None if main.name == SAFETY else main.name,
+        "global": main.value,
+        "global_interval": main.interval,
         "plain": safety.get("plain"),
         "plain_interval": at(safety, "intervals", "plain"),
         "adversarial": safety.get("adversarial"),
@@ -107,6 +110,8 @@ def _row(
         "unscored": safety.get("unscored"),
         "corrected": at(safety, "corrected", "value"),
         "corrected_interval": at(safety, "corrected", "interval"),
+        "macro_f1": safety.get("macro_f1"),
+        "macro_f1_interval": safety.get("macro_f1_interval"),
         "n": safety.get("n"),
     }
 
@@ -139,6 +144,9 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns of rows from `methods_table`: one for each attack and each task that any row has."""
     attacks, tasks = _names(rows, "asr."), _names(rows, "task.")
     asr, ability = "Attack success rate", "Capability by task"
+    measure = next((row["measure"] for row in rows if row.get("measure")), None)
+    if measure is not None:
+        return _task_columns(rows, measure, tasks)
     return [
         Column("global", "Global", "Safety", "high", "Global safety", "mean of plain and adversarial safety"),
         Column("plain", "Plain", "Safety", "high", "Plain safety", "harmful requests asked as they are"),
@@ -169,6 +177,32 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     ]
 
 
+def _task_columns(rows: Sequence[Row], measure: str, tasks: Sequence[str]) -> list[Column]:
+    """Of a task other than safety: its own rate first, then what it costs."""
+    title = measure.capitalize()
+    found = [Column("global", title, "Task", "high", title, "good answers among all")]
+    if any(row.get("macro_f1") is not None for row in rows):
+        about = "mean over the categories of F1"
+        found.append(Column("macro_f1", "Macro-F1", "Task", "high", "Macro-F1", about, rate=False))
+    found += [
+        Column("unscored", "Unscored", "Task", "low", "Unscored", "no verdict; never counted as good"),
+        Column("over_refusal", "Over-refusal", "Price", "low", "Over-refusal", "look-alikes not answered"),
+        Column("capability", "Capability", "Price", "high", "Capability", "mean over the tasks", rate=False),
+    ]
+    if any(row.get("corrected") is not None for row in rows):
+        about = f"{measure}, corrected for the judge's own error"
+        found.append(Column("corrected", "Corrected", "Verdicts", "high", f"Corrected {measure}", about))
+    ability = "Capability by task"
+    return found + [
+        Column(f"task.{t}", words(t), ability, "high", words(t), "score", rate=False) for t in tasks
+    ]
+
+
+def published(rows: Sequence[Row]) -> Sequence[Row]:
+    """The published numbers, which are of safety; none beside another task."""
+    return () if any(row.get("measure") for row in rows) else PUBLISHED
+
+
 def _names(rows: Sequence[Row], prefix: str) -> list[str]:
     return list(
         dict.fromkeys(key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix))
@@ -197,10 +231,11 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     for row in rows:
         name = row["label"] + (" (recommended)" if row["recommended"] else "")
         lines.append(_line([name, *(_cell(row, column, best, "**{}**".format) for column in shown)]))
-    for row in PUBLISHED:
+    for row in published(rows):
         lines.append(_line([row["label"], *(row.get(column.key, NONE) for column in shown)]))
     unread = [part for line in unread_lines(results) for part in ("", line)]
-    return "\n".join([*lines, *unread, "", PUBLISHED_NOTE, ""])
+    note = ["", PUBLISHED_NOTE] if published(rows) else []
+    return "\n".join([*lines, *unread, *note, ""])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -223,6 +258,7 @@ TERMINAL = (
     "toxicity_adversarial",
     "over_refusal",
     "capability",
+    "macro_f1",
     "unscored",
 )
 WIDTH_WITHOUT_TERMINAL = 140
@@ -260,6 +296,18 @@ def print_summary(results: Mapping[str, Any]) -> None:
         console.print(Text(line))
 
 
+def rate_title(row: Row) -> str:
+    """What a row's main rate is called."""
+    return str(row["measure"]).capitalize() if row.get("measure") else "Global safety"
+
+
+def _toxicity(before: Row, after: Row) -> str:
+    if before.get("measure"):
+        return ""
+    old, new = (number(row["toxicity_adversarial"]) for row in (before, after))
+    return f", adversarial toxicity {old} -> {new}"
+
+
 def summary_lines(results: Mapping[str, Any]) -> list[str]:
     """Before and after, never safety alone, the recommendation, and what was not read, in sentences."""
     rows = methods_table(results)
@@ -271,10 +319,9 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
     before = rows[0]
     return [
         f"* Recommended: {method_label(after['method'])} at strength {_strength(after)}: {why}.",
-        f"Global safety {percent(before['global'])} -> {percent(after['global'])}, "
+        f"{rate_title(before)} {percent(before['global'])} -> {percent(after['global'])}, "
         f"over-refusal {percent(before['over_refusal'])} -> {percent(after['over_refusal'])}, "
-        f"capability {number(before['capability'])} -> {number(after['capability'])}, "
-        f"adversarial toxicity {number(before['toxicity_adversarial'])} -> "
-        f"{number(after['toxicity_adversarial'])}.",
+        f"capability {number(before['capability'])} -> {number(after['capability'])}"
+        f"{_toxicity(before, after)}.",
         *unread_lines(results),
     ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safepref.evaluation.main_rate import SAFETY
 from safepref.strength import mean_strength
 from safepref.tradeoff.front import Point
 
@@ -68,22 +69,22 @@ def recommend(points: Sequence[Point], limits: Limits, base: Mapping[str, Any] |
     if not able:
         return Choice(None, f"every point that refuses at most {refuses} loses more than {drops}")
     within = f"refuse at most {refuses}" + (f" and lose at most {drops}" if drops else "")
-    clear = [point for point in able if float(point.scores["safety"]["interval"][0]) >= limits.floor]
+    clear = [point for point in able if point.rate_low >= limits.floor]
     if not clear:
         best = min(able, key=lambda point: (-point.safety, *_order(point)))
         return Choice(
             best,
-            f"no point's safety interval lies above the floor of {limits.floor:.0%} on the choose split; "
-            f"{best.label} is the safest ({best.safety:.1%}) of those that {within}",
+            f"no point's {best.rate_name} interval lies above the floor of {limits.floor:.0%} on the choose "
+            f"split; {best.label} is the {_best(best)} ({best.safety:.1%}) of those that {within}",
         )
     ablest = max(clear, key=lambda point: (point.capability, point.capability_error))
     alike = [point for point in clear if point.capability >= ablest.capability - ablest.capability_error]
     best = min(alike, key=_order)
     return Choice(
         best,
-        f"of the {len(clear)} points whose safety interval lies above the floor of {limits.floor:.0%} on "
-        f"the choose split and that {within}, {len(alike)} keep as much capability as the ablest "
-        f"({ablest.label}, {ablest.capability:.3f}) within its standard error of "
+        f"of the {len(clear)} points whose {best.rate_name} interval lies above the floor of "
+        f"{limits.floor:.0%} on the choose split and that {within}, {len(alike)} keep as much capability "
+        f"as the ablest ({ablest.label}, {ablest.capability:.3f}) within its standard error of "
         f"{ablest.capability_error:.3f}, and {best.label} refuses least of them "
         f"({best.over_refusal:.1%}, capability {best.capability:.3f}{_sums(best)})",
     )
@@ -124,6 +125,10 @@ def _drops(limits: Limits) -> str:
         ("of the questions in the chat", limits.chat_drop),
     )
     return " or ".join(f"{drop:g} {what}" for what, drop in named if drop is not None)
+
+
+def _best(point: Point) -> str:
+    return "safest" if point.rate_name == SAFETY else "best"
 
 
 def _sums(point: Point) -> str:

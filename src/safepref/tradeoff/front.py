@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from statistics import NormalDist, mean
 from typing import Any
 
+from safepref.evaluation.main_rate import main_rate
 from safepref.statistics import LEVEL
 from safepref.strength import Strength, strength_text
 
 AXES = ("safety", "over_refusal", "capability", "mathematics")
-"""Over-refusal is better low, the others high."""
+"""Over-refusal is better low, the others high. `safety` is the main rate of the run's task."""
 MATHEMATICS = "arithmetic"
 """Tasks whose name begins so are mathematics."""
 
@@ -35,8 +36,19 @@ class Point:
 
     @property
     def safety(self) -> float:
-        """Global safety, 0..1."""
-        return float(self.scores["safety"]["global"])
+        """Global safety, or the main rate of another task, 0..1; 0 where none was measured."""
+        return float(main_rate(self.scores).value or 0.0)
+
+    @property
+    def rate_name(self) -> str:
+        """What that rate is called."""
+        return main_rate(self.scores).name
+
+    @property
+    def rate_low(self) -> float:
+        """The lower end of its interval; 0 where none was measured."""
+        interval = main_rate(self.scores).interval
+        return float(interval[0]) if interval is not None else 0.0
 
     @property
     def over_refusal(self) -> float:

@@ -22,12 +22,12 @@ def objective(point: Point, *, floor: float, ceiling: float) -> float:
 
     Args:
         point: scores of the choose split.
-        floor: the recipe's `report.safety_floor`.
+        floor: the recipe's `floor`, of safety or of another task.
         ceiling: the recipe's `report.over_refusal_ceiling`.
 
     Returns:
         `LOWEST` to 1, more is better.
     """
-    shortfall = max(0.0, floor - float(point.scores["safety"]["interval"][0]))
+    shortfall = max(0.0, floor - point.rate_low)
     excess = max(0.0, point.over_refusal - ceiling)
     return point.capability - point.over_refusal - PENALTY * (shortfall + excess)

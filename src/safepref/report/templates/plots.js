@@ -21,7 +21,7 @@ function hoverOf(p) {
   const range = (interval, show) => (interval ? ` (${show(interval[0])} to ${show(interval[1])})` : "");
   const plain = (value) => (value === null ? "–" : value.toFixed(3));
   return `<b>${p.label}${p.recommended ? ", recommended" : ""}</b><br>${p.split} split<br>` +
-    `safety ${percent(p.safety)}${range(p.safety_interval, percent)}<br>` +
+    `${DATA.measure ?? "safety"} ${percent(p.safety)}${range(p.safety_interval, percent)}<br>` +
     `over-refusal ${percent(p.over_refusal)}${range(p.over_refusal_interval, percent)}<br>` +
     `capability ${plain(p.capability)}${range(p.capability_interval, plain)}<br>` +
     `mathematics ${plain(p.mathematics)}${range(p.mathematics_interval, plain)}` +
@@ -80,7 +80,7 @@ function scatter(id, key, title, view, hidden) {
   const reversed = key === "over_refusal";
   Plotly.react(id, traces, layout({
     xaxis: { title: { text: title }, autorange: reversed ? "reversed" : true, tickformat: reversed ? ".0%" : ".2f" },
-    yaxis: { title: { text: "global safety" }, tickformat: ".0%" } }), CONFIG);
+    yaxis: { title: { text: DATA.measure ?? "global safety" }, tickformat: ".0%" } }), CONFIG);
 }
 
 function drawTradeoff() {

@@ -95,7 +95,7 @@ function startBrowser() {
     const prompt = S.prompts[row[PROMPT]];
     const outcome = S.outcomes[row[OUTCOME]];
     const badge = (text, kind) => make("span", { class: "badge " + kind.replaceAll(" ", "-") }, text);
-    const judged = S.suites[row[SUITE]].id === "safety";
+    const judged = ["safety", "task"].includes(S.suites[row[SUITE]].id);
     const score = row[SCORE] === null ? "" : ` ${row[SCORE].toFixed(2)}`;
     const second = row[SECOND] < 0 ? null : S.outcomes[row[SECOND]];
     const secondScore = row[SECOND_SCORE] === null ? "" : ` ${row[SECOND_SCORE].toFixed(2)}`;
@@ -168,8 +168,8 @@ function startBrowser() {
     $("samples").scrollIntoView();
   };
 
-  const safety = S.suites.findIndex((s) => s.id === "safety");
-  if (S.rows.some((row) => row[SUITE] === safety)) controls.suite.value = safety;
+  const main = S.suites.findIndex((s) => s.id === (DATA.measure ? "task" : "safety"));
+  if (S.rows.some((row) => row[SUITE] === main)) controls.suite.value = main;
   const picked = DATA.heat?.points.find((p) => p.recommended)?.name;
   const start = S.points.findIndex((p) => p.split === "report" && p.name === picked);
   if (start >= 0) controls.point.value = start;
