@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_points import lists, point, scores
 
-from safepref.tradeoff.front import Point, mathematics_of, pareto
+from safepref.tradeoff.front import Point, capability_of, mathematics_of, pareto
 from safepref.tradeoff.hypervolume import axes_of, hypervolume, hypervolumes
 
 WORST = {"safety": 0.0, "over_refusal": 1.0, "capability": 0.0, "mathematics": 0.0}
@@ -47,6 +47,19 @@ def test_mathematics_is_the_mean_of_the_arithmetic_tasks_and_one_task_has_an_int
     one = {"tasks": {"arithmetic": 0.5}, "intervals": {"arithmetic": [0.4, 0.6]}}
     assert mathematics_of({"capability": one}) == (0.5, [0.4, 0.6])
     assert mathematics_of({"capability": None}) == mathematics_of(None) == (None, None)
+
+
+def test_what_is_asked_in_the_chat_is_capability_too_each_task_once() -> None:
+    own = {"mean": 0.6, "interval": [0.5, 0.7], "tasks": {"piqa": 0.8, "arithmetic": 0.4}}
+    asked = {"score": 0.3, "interval": [0.1, 0.5]}
+    assert capability_of({"capability": own}) == (0.6, [0.5, 0.7])
+    value, interval = capability_of({"capability": {**own, "chat": {"questions": asked}}})
+    assert value == pytest.approx((0.8 + 0.4 + 0.3) / 3)
+    half = (0.2**2 + 0.2**2) ** 0.5 / 3  # of the sum: 2 x .1 and .2, independent
+    assert interval == pytest.approx([0.5 - half, 0.5 + half])
+    unasked = {"mean": None, "interval": None, "tasks": {}, "chat": {"a": asked, "b": {"score": None}}}
+    assert capability_of({"capability": unasked})[0] == 0.3
+    assert capability_of(None) == (None, None)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])

@@ -8,7 +8,7 @@ from typing import Any
 from safepref.evaluation.main_rate import main_rate
 from safepref.report.labels import at, method_label, point_label
 from safepref.strength import mean_strength, parse_strength, strength_json, strength_text
-from safepref.tradeoff.front import AXES, Point, mathematics_of, pareto
+from safepref.tradeoff.front import AXES, Point, capability_of, mathematics_of, pareto
 from safepref.tradeoff.hypervolume import axes_of, hypervolumes
 
 Row = dict[str, Any]
@@ -97,7 +97,14 @@ def _row(method: str, text: str | None, scores: Mapping[str, Any], marks: Row) -
         "label": point_label(method, text),
         **marks,
         **measures(scores),
+        **_ability(scores),
     }
+
+
+def _ability(scores: Mapping[str, Any]) -> Row:
+    """Capability as the choice counts it: with what is asked in the chat."""
+    value, interval = capability_of(scores)
+    return {"capability": value, "capability_interval": interval}
 
 
 def measures(scores: Mapping[str, Any]) -> Row:

@@ -6,6 +6,7 @@ accuracy of the arithmetic tasks, which the mean of capability holds too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean
@@ -17,6 +18,8 @@ from safepref.strength import Strength, strength_text
 
 AXES = ("safety", "over_refusal", "capability", "mathematics")
 """Over-refusal is better low, the others high. `safety` is the main rate of the run's task."""
+WIDTH = NormalDist().inv_cdf((1 + LEVEL) / 2)
+"""Half an interval in standard errors."""
 MATHEMATICS = "arithmetic"
 """Tasks whose name begins so are mathematics."""
 
@@ -57,9 +60,8 @@ class Point:
 
     @property
     def capability(self) -> float:
-        """Mean capability score, 0..1; 0 where none was measured."""
-        found = self.scores["capability"]["mean"]
-        return float(found) if found is not None else 0.0
+        """Mean over the tasks, those asked in the chat among them, 0..1; 0 where none was measured."""
+        return capability_of(self.scores)[0] or 0.0
 
     @property
     def mathematics(self) -> float | None:
@@ -75,22 +77,49 @@ class Point:
     @property
     def chat(self) -> float | None:
         """Mean score over what is asked in the chat, 0..1; None where nothing was."""
-        asked = ((self.scores.get("capability") or {}).get("chat") or {}).values()
-        known = [float(task["score"]) for task in asked if task["score"] is not None]
+        known = [float(task["score"]) for task in _chat(self.scores)]
         return mean(known) if known else None
 
     @property
     def capability_error(self) -> float:
         """Standard error of `capability`, from its interval; 0 where it has none."""
-        interval = self.scores["capability"].get("interval")
-        if interval is None:
-            return 0.0
-        return float(interval[1] - interval[0]) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))
+        interval = capability_of(self.scores)[1]
+        return 0.0 if interval is None else (interval[1] - interval[0]) / (2 * WIDTH)
 
     def value(self, axis: str) -> float | None:
         """The value on one of `AXES`."""
         found: float | None = getattr(self, axis)
         return found
+
+
+def capability_of(scores: Mapping[str, Any] | None) -> tuple[float | None, list[float] | None]:
+    """Mean over the tasks, each task once, and its interval; None where none was asked.
+
+    Likelihoods miss a model that refuses "capital of France", so tasks asked in the chat count like the
+    others. With them the interval is the normal one of the mean of independent tasks.
+    """
+    part = (scores or {}).get("capability") or {}
+    own, interval, chat = part.get("mean"), part.get("interval"), _chat(scores)
+    if not chat:
+        return (None if own is None else float(own)), interval
+    parts = [(1, float(task["score"]), _half(task)) for task in chat]
+    if own is not None:
+        parts.append((max(1, len(part["tasks"])), float(own), _half(part)))
+    total = sum(count for count, _, _ in parts)
+    value = sum(count * score for count, score, _ in parts) / total
+    half = math.hypot(*(count * width for count, _, width in parts)) / total
+    return value, [max(0.0, value - half), min(1.0, value + half)]
+
+
+def _chat(scores: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The tasks asked in the chat that have a score."""
+    asked = (((scores or {}).get("capability") or {}).get("chat") or {}).values()
+    return [task for task in asked if task["score"] is not None]
+
+
+def _half(part: Mapping[str, Any]) -> float:
+    interval = part.get("interval")
+    return 0.0 if interval is None else (float(interval[1]) - float(interval[0])) / 2
 
 
 def mathematics_of(scores: Mapping[str, Any] | None) -> tuple[float | None, list[float] | None]:
