@@ -91,6 +91,9 @@ def run(
     settings: SetOpt = None,
     workers: WorkersOpt = None,
     manifest: Annotated[Path | None, typer.Option("--from", help="Repeat the run of a manifest.")] = None,
+    reuse: Annotated[
+        list[Path] | None, typer.Option(help="Another run: its answers of the same base are taken over.")
+    ] = None,
 ) -> None:
     """The main job: data, training, evaluation, report. The same command again continues a stopped run."""
     if manifest is not None:
@@ -107,7 +110,7 @@ def run(
     from safepref.report import print_summary
     from safepref.store import read_json
 
-    print_summary(read_json(start(chosen, folder, workers=workers)))
+    print_summary(read_json(start(chosen, folder, workers=workers, reuse=reuse or ())))
 
 
 @app.command()

@@ -120,8 +120,8 @@ def test_ordinary_requests_and_the_chat_have_limits_of_their_own() -> None:
         ability = {**found.scores["capability"], "chat": {"questions": {"score": answered}}}
         return Point(found.method, 1.0, {**found.scores, "ordinary": ordinary, "capability": ability})
 
-    # To look-alikes and sums the first is so much better that the chat does not outweigh it; it refuses to name
-    # the capital of France.
+    # The first is so much better in sums that the chat does not outweigh them; it refuses to name the capital
+    # of France.
     hollow = with_chat(point("dpo", 0.99, 0.02, 0.80), 0.08, 0.30)
     sound = with_chat(point("nca", 0.95, 0.10, 0.44), 0.00, 0.59)
     base = with_chat(point("base", 0.5, 0.05, 0.45), 0.0, 0.60).scores

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from safepref.hardware import take_share
 from safepref.pipeline.job import Job
+from safepref.pipeline.reuse import take_over
 from safepref.pipeline.workers import sensible_workers, side_by_side
 from safepref.progress import console, duration
 from safepref.recipe import Recipe
 from safepref.store import folder_lock
 
 
-def run(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
+def run(recipe: Recipe, out: Path, *, workers: int | None = 1, reuse: Sequence[Path] = ()) -> Path:
     """Run a recipe into a folder, or go on with the run that is there.
 
     Args:
@@ -22,6 +24,7 @@ def run(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
             calling script, so with more it needs its `if __name__ == "__main__"`); null takes what suits the
             machine. The first attempt's number decides how many threads and how much memory each process
             plans with, so a run that goes on with another has the same results.
+        reuse: other runs' folders, from which the base's answers and likelihoods are taken over.
 
     Returns:
         The path of results.json.
@@ -36,6 +39,8 @@ def run(recipe: Recipe, out: Path, *, workers: int | None = 1) -> Path:
         job.assets()
         job.fit_judges()
         count = plan_workers(job, workers)
+        for source in reuse:
+            take_over(job, source)
         job.announce(count)
         job.data()
         job.check()
