@@ -25,16 +25,18 @@ tradeoff: setup
 NOISE := 0 0.1 0.3 0.5
 noise: setup
 	for share in $(NOISE); do \
+	  [ $$share = 0 ] && reuse= || reuse="--reuse runs/noise-0"; \
 	  $(BIN)/safepref run recipes/levers.yaml --methods dpo,rdpo,ipo,nca --set data.flipped=$$share \
-	    --out runs/noise-$$share || exit; \
+	    --out runs/noise-$$share $$reuse || exit; \
 	  [ $$share = 0 ] || $(BIN)/safepref run recipes/levers.yaml --methods rdpo,nca --set data.flipped=$$share \
-	    --set data.vet=drop --set judges.vet=report --out runs/noise-$$share-vetted || exit; \
+	    --set data.vet=drop --set judges.vet=report --out runs/noise-$$share-vetted $$reuse || exit; \
 	done
 	$(BIN)/safepref report runs/noise-* --table methods
 
 levers: setup
 	while read -r name settings; do \
-	  $(BIN)/safepref run recipes/levers.yaml --out runs/lever-$$name $$settings </dev/null || exit; \
+	  [ $$name = all ] && reuse= || reuse="--reuse runs/lever-all"; \
+	  $(BIN)/safepref run recipes/levers.yaml --out runs/lever-$$name $$settings $$reuse </dev/null || exit; \
 	done < recipes/levers.txt
 	$(BIN)/safepref report runs/lever-* --table methods
 

@@ -256,6 +256,17 @@ def test_ordinary_requests_can_be_pairs_too(tmp_path: Path) -> None:
     assert {pair.weight for pair in built.pairs if pair.kind == "harmful"} == {2.0}
 
 
+def test_an_ordinary_request_is_answered_once_for_pair_and_anchor(tmp_path: Path) -> None:
+    built, engine = Built(), Scripted()
+    make = builder(tmp_path, engine, ordinary=2)
+    asked = prompts("general", "name a city", "name a river", "name a lake")
+    make.ordinary(asked, built)
+    make.general(asked, built)
+    assert engine.asked == len(asked)
+    chosen = {pair.id: pair.chosen for pair in built.pairs}
+    assert chosen and set(chosen.values()) <= {example.completion for example in built.examples}
+
+
 @pytest.mark.parametrize(("asked", "weight"), [(0.02, 0.02), (3.0, 1 / 30)])
 def test_a_weight_of_their_own_lifts_look_alikes_over_no_share(
     tmp_path: Path, asked: float, weight: float

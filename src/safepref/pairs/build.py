@@ -57,6 +57,8 @@ class Builder:
     folder: Path
     seed: int = 0
     progress: Progress | None = None
+    answered: dict[str, Completion] = field(default_factory=dict)
+    """The greedy answers to ordinary requests so far: pairs and anchor examples share them."""
 
     def harmful(self, prompts: Sequence[Prompt], built: Built) -> None:
         """Add `data.harmful` pairs; prompts are taken evenly over categories until enough answers are unsafe.
@@ -123,7 +125,7 @@ class Builder:
     ) -> list[tuple[Prompt, Completion]]:
         """Requests that the model itself answers, at most `wanted`, with its greedy answers."""
         queue = interleave(prompts, seed)[: round(1.5 * wanted)]
-        answers = self._answer(kind, queue, self._sampling(0.0, 0))
+        answers = self._shared(kind, queue)
         found = [(prompt, answers[prompt.id]) for prompt in queue]
         kept = [
             (prompt, answer)
@@ -159,7 +161,7 @@ class Builder:
         """Add `data.general` examples: the model's own greedy answers to ordinary requests."""
         wanted = self.data.general
         queue = interleave(prompts, self.seed + 2)[: round(1.2 * wanted)]
-        answers = self._answer("general", queue, self._sampling(0.0, 0))
+        answers = self._shared("general", queue)
         for prompt in queue:
             answer = answers[prompt.id]
             if built.counts["general"] == wanted:
@@ -213,6 +215,14 @@ class Builder:
     def greedy(self, name: str, prompts: Sequence[Prompt]) -> dict[str, Completion]:
         """The model's own greedy answers by the prompts' ids, kept as NAME.jsonl."""
         return self._answer(name, prompts, self._sampling(0.0, 0))
+
+    def _shared(self, name: str, prompts: Sequence[Prompt]) -> dict[str, Completion]:
+        """The greedy answers, asked only for prompts that no kind has asked yet."""
+        new = [prompt for prompt in prompts if prompt.id not in self.answered]
+        self.answered.update(self.greedy(name, new))
+        if self.progress is not None:
+            self.progress(len(prompts) - len(new))
+        return {prompt.id: self.answered[prompt.id] for prompt in prompts}
 
     def own_turn(self, place: int) -> bool:
         """Whether the pair at this place, from 0, is of the `data.own` with an answer of the model's own."""
