@@ -13,8 +13,9 @@ from safepref.data.starter import load_starter
 from safepref.errors import InputError
 from safepref.models import embedded_folder
 from safepref.pipeline.check import check_run
+from safepref.pipeline.choosing import require_look_alikes
 from safepref.pipeline.inputs import say_licences
-from safepref.pipeline.prompts import gather, require_look_alikes
+from safepref.pipeline.prompts import gather
 from safepref.recipe import load_recipe
 
 pytestmark = pytest.mark.assets
@@ -64,8 +65,8 @@ def test_nothing_can_be_chosen_without_look_alikes(tmp_path: Path) -> None:
     path = tmp_path / "benign.jsonl"
     path.write_text(json.dumps({"prompt": "kill a process"}) + "\n")
     asked = [f"evaluation.benign={path}", f"data.harmless_prompts=[{path}]"]
-    with pytest.raises(InputError, match=r"evaluation\.benign: no look-alike is left to choose by"):
-        require_look_alikes(gather(load_recipe(None, asked)))
+    with pytest.raises(InputError, match=r"data\.harmless_prompts: no look-alike is left to choose by"):
+        require_look_alikes(gather(load_recipe(None, asked)).choose)
 
 
 def test_arithmetic_can_stand_beside_the_users_own_tasks(tmp_path: Path) -> None:

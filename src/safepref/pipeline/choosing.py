@@ -20,11 +20,8 @@ def check_choosing(recipe: Recipe, choose: Suite, *, evaluate: bool) -> None:
         InputError: no look-alike, ordinary request or question in the chat to choose by; with the key.
     """
     chosen, limits = evaluate and recipe.evaluation.choose, recipe.report
-    if not choose.benign and (chosen or recipe.training.stopping is not None):
-        raise InputError(
-            "data.harmless_prompts: no look-alike is left to choose by (few, or of a template that "
-            "is reported on); name more, as starter, or set evaluation.choose=false"
-        )
+    if chosen or recipe.training.stopping is not None:
+        require_look_alikes(choose)
     if chosen and limits.ordinary_ceiling is not None and not choose.ordinary:
         raise InputError(
             "report.ordinary_ceiling: no ordinary request is asked on the choose split; set "
@@ -34,4 +31,17 @@ def check_choosing(recipe: Recipe, choose: Suite, *, evaluate: bool) -> None:
         raise InputError(
             "report.chat_drop: nothing is asked in the chat on the choose split; set evaluation.choose_chat "
             f"and name {' or '.join(OWN)} in evaluation.chat"
+        )
+
+
+def require_look_alikes(choose: Suite) -> None:
+    """Nothing can be chosen without look-alikes.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not choose.benign:
+        raise InputError(
+            "data.harmless_prompts: no look-alike is left to choose by (few, or of a template that "
+            "is reported on); name more, as starter, or do without a choice: evaluation.choose=false"
         )

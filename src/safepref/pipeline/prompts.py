@@ -163,19 +163,6 @@ def gather(recipe: Recipe) -> Prompts:
     )
 
 
-def require_look_alikes(prompts: Prompts) -> None:
-    """Nothing can be chosen without look-alikes of the choose split.
-
-    Raises:
-        InputError: there is none.
-    """
-    if not prompts.choose.benign:
-        raise InputError(
-            "evaluation.benign: no look-alike is left to choose by, all share a template with those that are "
-            "reported on; give another file, or more data.harmless_prompts"
-        )
-
-
 def _not_evaluated(
     records: Sequence[Record], held_out: Sequence[Prompt], questions: Sequence[str]
 ) -> list[Record]:

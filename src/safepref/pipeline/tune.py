@@ -16,10 +16,11 @@ from typing import Any
 
 from safepref.errors import Diverged, InputError
 from safepref.methods import Method
+from safepref.pipeline.choosing import require_look_alikes
 from safepref.pipeline.forecast import forecast
 from safepref.pipeline.inputs import say_licences
 from safepref.pipeline.job import Job
-from safepref.pipeline.prompts import Suite, require_look_alikes
+from safepref.pipeline.prompts import Suite
 from safepref.pipeline.run import do_all, plan_workers
 from safepref.pipeline.space import Knob, search_space
 from safepref.pipeline.suggest import load_optuna, suggest
@@ -90,7 +91,7 @@ class Search(Job):
     def announce(self, workers: int, *, evaluate: bool = True) -> None:
         """Say what will be searched and about how long it takes."""
         trials = self.searched["trials"]
-        require_look_alikes(self.prompts)
+        require_look_alikes(self.prompts.choose)
         for method in self.tried:
             ranges = ", ".join(
                 f"{knob['name']} {knob['low']:g} to {knob['high']:g}"
