@@ -267,6 +267,18 @@ def test_an_ordinary_request_is_answered_once_for_pair_and_anchor(tmp_path: Path
     assert chosen and set(chosen.values()) <= {example.completion for example in built.examples}
 
 
+def test_kept_answers_of_pairs_are_anchors_too_where_asked(tmp_path: Path) -> None:
+    built = Built()
+    make = builder(tmp_path, Scripted(), ordinary=2, harmless=60, anchored=("ordinary",), general=3)
+    asked = prompts("general", "name a city", "name a river", "name a lake", "name a hill", "name a sea")
+    make.harmless(MANY, built)
+    make.ordinary(asked, built)
+    own = [pair for pair in built.pairs if pair.kind == "ordinary"]
+    assert [example.messages for example in built.examples] == [pair.messages for pair in own]
+    make.general(asked, built)
+    assert len({example.id for example in built.examples}) == len(built.examples) > len(own)
+
+
 @pytest.mark.parametrize(("asked", "weight"), [(0.02, 0.02), (3.0, 1 / 30)])
 def test_a_weight_of_their_own_lifts_look_alikes_over_no_share(
     tmp_path: Path, asked: float, weight: float

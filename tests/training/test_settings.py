@@ -20,7 +20,7 @@ def test_a_recipe_becomes_settings_with_the_methods_own_on_top() -> None:
         harmless_nll=0.2,
         params={
             "rdpo": {"beta": 0.3, "epochs": 1, "label_smoothing": 0.2},
-            "ipo": {"chosen_nll": 1, "harmless_nll": 2, "anchor": 3},
+            "ipo": {"chosen_nll": 1, "harmless_nll": 2, "anchor": 3, "anchor_kind": "kl"},
         },
     )
     plain = TrainingSettings.from_recipe(section, METHODS["dpo"], seed=5)
@@ -32,7 +32,9 @@ def test_a_recipe_becomes_settings_with_the_methods_own_on_top() -> None:
     assert (whole.nll_over, whole.anchor_ratio, whole.max_grad_norm) == ("sequence", 0.5, 0.3)
     held = TrainingSettings.from_recipe(section, METHODS["ipo"])
     assert (held.chosen_nll["harmless"], held.chosen_nll["ordinary"], held.anchor) == (2, 2, 3)
-    assert plain.anchor == 1
+    assert (plain.anchor, plain.anchor_kind, held.anchor_kind) == (1, "nll", "kl")
+    with pytest.raises(InputError, match=r"training\.params\.nca\.anchor_kind is 'l2'; give nll or kl"):
+        TrainingSettings.from_recipe(TrainingSection(params={"nca": {"anchor_kind": "l2"}}), METHODS["nca"])
     own = TrainingSettings.from_recipe(section, METHODS["rdpo"])
     assert (own.epochs, own.beta, own.learning_rate) == (1, 0.3, 1e-4)
     assert own.params == {"label_smoothing": 0.2}

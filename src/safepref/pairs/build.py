@@ -134,7 +134,13 @@ class Builder:
         ][:wanted]
         built.counts[f"{kind}_tried"] = len(queue)
         built.counts[kind] = len(kept)
+        if kind in self.data.anchored:
+            built.examples += [self._example(prompt, answer) for prompt, answer in kept]
         return kept
+
+    def _example(self, prompt: Prompt, answer: Completion) -> Example:
+        weight = self.data.weights.general
+        return Example(prompt.id, prompt.messages, answer.text, prompt.source, weight, answer.truncated)
 
     def _over_refused(
         self,
@@ -162,21 +168,15 @@ class Builder:
         wanted = self.data.general
         queue = interleave(prompts, self.seed + 2)[: round(1.2 * wanted)]
         answers = self._shared("general", queue)
+        anchors = {example.id for example in built.examples}
         for prompt in queue:
             answer = answers[prompt.id]
             if built.counts["general"] == wanted:
                 break
+            if prompt.id in anchors:
+                continue
             if not degenerate(answer.text) and not self.refuses(prompt.text, answer.text):
-                built.examples.append(
-                    Example(
-                        prompt.id,
-                        prompt.messages,
-                        answer.text,
-                        prompt.source,
-                        self.data.weights.general,
-                        answer.truncated,
-                    )
-                )
+                built.examples.append(self._example(prompt, answer))
                 built.counts["general"] += 1
         built.counts["general_tried"] = len(queue)
 

@@ -62,6 +62,9 @@ class DataSection(Section):
     """At most this share of all pairs' weight is with look-alikes; more of them are weighted down to it."""
     weights: Weights = Weights()
     """Weights of the kinds in the loss."""
+    anchored: tuple[Literal["harmless", "ordinary"], ...] = ()
+    """Kinds of pairs whose chosen answers, the model's own, are anchor examples too. With
+    `training.anchor_kind: kl` such requests are then answered as before."""
     answer_tokens: Positive = 64
     """Length cap of the model's own sampled answers."""
     temperature: Amount = 0.6

@@ -53,8 +53,8 @@ class TrainingSection(Section):
     weight: Amount | None = None
     """Weight of the preference loss beside NLL and anchor; null takes the method's own default."""
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Per method: learning_rate, beta, weight, chosen_nll, harmless_nll, anchor, epochs and the loss's own
-    parameters, for example `rdpo: {label_smoothing: 0.1}`."""
+    """Per method: learning_rate, beta, weight, chosen_nll, harmless_nll, anchor, anchor_kind, epochs and the
+    loss's own parameters, for example `rdpo: {label_smoothing: 0.1}`."""
     warmup: Share = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     full: bool = False

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from safepref.errors import InputError
 from safepref.methods import METHODS, Method
@@ -140,6 +140,9 @@ class TrainingSettings:
             for name in PER_METHOD
         }
         nll, harmless = common.pop("chosen_nll"), common.pop("harmless_nll")
+        anchor_kind = own.pop("anchor_kind", section.anchor_kind)
+        if anchor_kind not in get_args(AnchorKind):
+            raise InputError(f"training.params.{method.name}.anchor_kind is {anchor_kind!r}; give nll or kl")
         nll = method.nll if nll is None else nll
         method.resolve(common["beta"], own)
         return cls(
@@ -160,7 +163,7 @@ class TrainingSettings:
                 "harmless": harmless,
                 "ordinary": harmless,
             },
-            anchor_kind=section.anchor_kind,
+            anchor_kind=anchor_kind,
             nll_over=section.nll_over,
             anchor_ratio=section.anchor_ratio,
             max_grad_norm=section.max_grad_norm,
