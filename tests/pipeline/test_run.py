@@ -23,6 +23,7 @@ from safepref.hardware import threads
 from safepref.models import load_model
 from safepref.pipeline import workers as workers_module
 from safepref.pipeline.job import Job
+from safepref.pipeline.manifest import Manifest
 from safepref.pipeline.run import run, train
 from safepref.pipeline.workers import sensible_workers
 from safepref.recipe import JudgeSection, parse_recipe
@@ -159,6 +160,17 @@ def test_choose_and_report_share_no_prompt_and_no_row(finished: Path) -> None:
 def test_another_recipe_on_the_folder_is_refused_and_the_key_named(source: Path, finished: Path) -> None:
     with pytest.raises(InputError, match="seed: 0 there, 1 now"):
         run(tiny_recipe(source, seed=1), finished)
+
+
+def test_a_run_of_a_version_that_lacked_a_key_goes_on_with_its_default(source: Path, tmp_path: Path) -> None:
+    Manifest(tmp_path, tiny_recipe(source))
+    kept = read_json(tmp_path / "manifest.json")
+    del kept["recipe"]["data"]["anchored"], kept["recipe"]["rl"]
+    write_json(tmp_path / "manifest.json", kept)
+    assert Manifest(tmp_path, tiny_recipe(source)).data["stages"] == []
+    data = {**tiny_recipe(source).data.model_dump(mode="json"), "anchored": ["harmless"]}
+    with pytest.raises(InputError, match=r"data\.anchored: \[\] there, \['harmless'\] now"):
+        Manifest(tmp_path, tiny_recipe(source, data=data))
 
 
 def test_methods_are_added_to_a_run_and_what_is_done_stands(

@@ -52,7 +52,7 @@ class Manifest:
         wanted = recipe.model_dump(mode="json")
         if self.path.exists():
             self.data = _read(self.path)
-            known = self.data["recipe"]
+            known = _filled(self.data["recipe"], Recipe().model_dump(mode="json"))
             more = _added(known["methods"], recipe.methods)
             added = ["methods"] if more else []
             if known.get("rl") is None and recipe.rl is not None:
@@ -237,6 +237,14 @@ def _other_merges(old: Any, new: Any) -> list[str]:
         for title in before
         if title in now and before[title] != now[title]
     ]
+
+
+def _filled(old: Any, defaults: Any) -> Any:
+    """A recipe of an earlier version with the keys that it did not know yet, at their defaults."""
+    if not isinstance(old, dict) or not isinstance(defaults, dict):
+        return old
+    missing = {key: value for key, value in defaults.items() if key not in old}
+    return {key: _filled(value, defaults.get(key)) for key, value in old.items()} | missing
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:
