@@ -256,6 +256,18 @@ def test_ordinary_requests_can_be_pairs_too(tmp_path: Path) -> None:
     assert {pair.weight for pair in built.pairs if pair.kind == "harmful"} == {2.0}
 
 
+def test_short_refusals_without_their_reason_are_cut_and_do_not_end(tmp_path: Path) -> None:
+    built = Built()
+    make = builder(tmp_path, Scripted(), refusals="short", taught=1.0, reasons=0.5, harmless=60)
+    make.harmful(HARMFUL, built)
+    make.harmless(MANY, built)
+    opening = shipped_refusals().short_opening
+    sides = [(p.chosen, p.meta["chosen_truncated"]) for p in built.pairs if p.kind == "harmful"]
+    sides += [(p.rejected, p.meta["rejected_truncated"]) for p in built.pairs if p.kind == "harmless"]
+    assert all(text.startswith(opening) and cut == (text == opening) for text, cut in sides)
+    assert 0.3 < sum(cut for _, cut in sides) / len(sides) < 0.7
+
+
 def test_an_ordinary_request_is_answered_once_for_pair_and_anchor(tmp_path: Path) -> None:
     built, engine = Built(), Scripted()
     make = builder(tmp_path, engine, ordinary=2)

@@ -20,7 +20,7 @@ from safepref.generation.base import Completion, Engine, Progress, Sampling
 from safepref.generation.resumable import answer_all
 from safepref.judges.base import Exchange, Judge, Verdict
 from safepref.judges.degenerate import degenerate
-from safepref.pairs.refusals import over_refusal_for, refusal_for, short_refusal_for
+from safepref.pairs.refusals import over_refusal_for, refusal_for, shipped_refusals, short_refusal_for
 from safepref.pairs.wrapping import wrapped
 from safepref.recipe import DataSection
 
@@ -151,17 +151,17 @@ class Builder:
         built: Built,
     ) -> None:
         for prompt, answer in kept:
-            refusal = Completion(self._over_refusal(prompt, taught), 0, False)
+            refusal = self._over_refusal(prompt, taught)
             built.pairs.append(replace(make_pair(prompt, answer, refusal, kind), weight=weight))
 
-    def _over_refusal(self, prompt: Prompt, taught: Sequence[str]) -> str:
+    def _over_refusal(self, prompt: Prompt, taught: Sequence[str]) -> Completion:
         """A needless refusal, in `data.taught` of all cases in words that harmful pairs teach, if any do."""
         draw = int(content_id("taught", prompt.id, str(self.seed)), 16)
         if not taught or draw % 1000 >= 1000 * self.data.taught:
-            return over_refusal_for(prompt, self.seed)
+            return Completion(over_refusal_for(prompt, self.seed), 0, False)
         if self.data.refusals in ("written", "short"):
             return self._written(prompt)
-        return taught[draw // 1000 % len(taught)]
+        return Completion(taught[draw // 1000 % len(taught)], 0, False)
 
     def general(self, prompts: Sequence[Prompt], built: Built) -> None:
         """Add `data.general` examples: the model's own greedy answers to ordinary requests."""
@@ -181,7 +181,7 @@ class Builder:
         built.counts["general_tried"] = len(queue)
 
     def _refusals(self, name: str, prompts: Sequence[Prompt]) -> dict[str, Completion]:
-        written = {p.id: Completion(self._written(p), 0, False) for p in prompts}
+        written = {p.id: self._written(p) for p in prompts}
         if self.data.refusals in ("written", "short") or not prompts:
             return written
         cautious = [
@@ -197,8 +197,13 @@ class Builder:
                 chosen[prompt.id] = answer
         return chosen
 
-    def _written(self, prompt: Prompt) -> str:
-        return (short_refusal_for if self.data.refusals == "short" else refusal_for)(prompt, self.seed)
+    def _written(self, prompt: Prompt) -> Completion:
+        if self.data.refusals != "short":
+            return Completion(refusal_for(prompt, self.seed), 0, False)
+        draw = int(content_id("reason", prompt.id, str(self.seed)), 16)
+        if draw % 1000 >= 1000 * self.data.reasons:
+            return Completion(shipped_refusals().short_opening, 0, True)
+        return Completion(short_refusal_for(prompt, self.seed), 0, False)
 
     def _unsafe(self, prompts: Sequence[Prompt], answers: Mapping[str, Completion]) -> dict[str, bool]:
         # The judge is shown the bare request: an attack's wrapping is not what the answer is about.

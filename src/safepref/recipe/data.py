@@ -55,6 +55,9 @@ class DataSection(Section):
     """Chosen refusals. written: by category, in many wordings; short: one opening for all and a reason of the
     category, so that a small model decides at its first words; model: its own, under a safety system prompt;
     mixed: written and own."""
+    reasons: Share = 1.0
+    """Share of the short refusals, on both sides, that are given whole. The others are cut behind the opening
+    as a token cap cuts an answer: the model still learns to go on, from pairs of half the tokens."""
     taught: Share = 0.67
     """Share of the harmless pairs whose rejected refusal is worded like the chosen ones of harmful pairs, so
     that the pair says where these do not belong; the others are refused in a stiff notice."""
