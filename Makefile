@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo tradeoff noise levers test test-full lint types check install-check clean
+.PHONY: setup demo tradeoff methods noise levers test test-full lint types check install-check clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ tradeoff: setup
 	$(BIN)/safepref run recipes/tradeoff.yaml --out runs/tradeoff
 
 # The tables of docs/tradeoff.md, hours each; every run in them continues where it was stopped.
+methods: setup
+	$(BIN)/safepref run recipes/levers.yaml --methods paper --out runs/methods
+	$(BIN)/safepref report runs/methods --table methods
+
 NOISE := 0 0.1 0.3 0.5
 noise: setup
 	for share in $(NOISE); do \
