@@ -288,7 +288,8 @@ def test_kept_answers_of_pairs_are_anchors_too_where_asked(tmp_path: Path) -> No
     own = [pair for pair in built.pairs if pair.kind == "ordinary"]
     assert [example.messages for example in built.examples] == [pair.messages for pair in own]
     make.general(asked, built)
-    assert len({example.id for example in built.examples}) == len(built.examples) > len(own)
+    assert len({example.id for example in built.examples}) == len(built.examples) == len(own) + 3
+    assert built.counts["general"] == 3
 
 
 @pytest.mark.parametrize(("asked", "weight"), [(0.02, 0.02), (3.0, 1 / 30)])

@@ -72,6 +72,17 @@ def test_answers_of_another_length_are_made_anew(done: Path) -> None:
     )
 
 
+def test_a_base_under_another_system_prompt_is_asked_again(
+    first: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, alone = first
+    model = {"id": str(done / "model"), "dtype": "float32", "system": "Be brief."}
+    generated = counting(monkeypatch)
+    run(tiny_recipe(done, methods="dpo", model=model), done / "briefly", reuse=[done / "first"])
+    assert len(generated) == alone
+    assert read_json(done / "briefly" / "manifest.json")["reused"]
+
+
 def test_no_run_and_another_model_are_refused(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = done / "recipe.yaml"
     write_text(recipe, tiny_recipe(done, methods="dpo").to_yaml())

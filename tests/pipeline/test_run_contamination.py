@@ -35,7 +35,10 @@ def pair(text: str) -> Pair:
 
 
 def test_the_rows_behind_a_judge_are_those_that_its_class_names() -> None:
-    assert {"select": SelectJudge.measured_on, "report": ReportJudge.measured_on} == MEASURED_ON
+    assert {
+        "select": SelectJudge.measured_on,
+        "report": ReportJudge.measured_on,
+    }.items() <= MEASURED_ON.items()
     for name in ("select", "report"):
         uses = [row.use for row in requests_behind(name) or ()]
         assert uses.count("fitting") > uses.count("calibration") > 100

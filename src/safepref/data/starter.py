@@ -9,6 +9,7 @@ meaning), and general requests. It is for training; what is evaluated is left ou
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib.resources import as_file, files
 from typing import Literal, TypeAlias
@@ -62,7 +63,9 @@ def _starter() -> tuple[Prompt, ...]:
 
 @cache
 def _extended() -> tuple[Prompt, ...]:
-    return tuple(_read("extended"))
+    """Without the names of their frames, which are as wide as "how do I": one row like an evaluated prompt
+    would take all rows of its frame out of training. Families are found by the texts, as in any file."""
+    return tuple(replace(prompt, template="") for prompt in _read("extended"))
 
 
 def _read(folder: str) -> list[Prompt]:

@@ -39,7 +39,8 @@ def confusion_scores(rows: Sequence[Row], *, seed: int = 0, draws: int = DRAWS) 
     table = cells.sum(axis=0)
     clusters = [str(row["base_id"]) for row in rows]
     drawn = resampled_means(cells.reshape(len(rows), -1), clusters=clusters, draws=draws, seed=seed)
-    macros = _f1(drawn.reshape(-1, len(right), len(said))).mean(axis=1)
+    # A rare category is in no row of some draws, where it has no F1.
+    macros = np.nanmean(_f1(drawn.reshape(-1, len(right), len(said))), axis=1)
     f1 = _f1(table[None])[0]
     return {
         "macro_f1": float(f1.mean()),
@@ -65,4 +66,5 @@ def _f1(tables: Floats) -> Floats:
     count = tables.shape[1]
     hits = np.einsum("brr->br", tables[:, :, :count])
     total = tables.sum(axis=2) + tables[:, :, :count].sum(axis=1)
-    return np.asarray(2 * hits / np.maximum(total, 1e-12), np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2 * hits / total, np.float64)

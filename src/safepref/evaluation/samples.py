@@ -121,7 +121,10 @@ def answers(
 
 def _key(policy: Policy, conversation: Sequence[Message], sampling: Sampling) -> str:
     turns = json.dumps([dict(turn) for turn in conversation], sort_keys=True)
-    return content_id(policy.id, policy.engine.name, turns, json.dumps(asdict(sampling), sort_keys=True))
+    # What the engine puts before a conversation is none of its turns.
+    system = str(getattr(policy.engine, "system", None))
+    decoding = json.dumps(asdict(sampling), sort_keys=True)
+    return content_id(policy.id, policy.engine.name, system, turns, decoding)
 
 
 def sample_row(suite: str, prompt: Prompt, answer: Completion, **more: Any) -> dict[str, Any]:

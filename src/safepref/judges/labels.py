@@ -28,17 +28,18 @@ def named(answer: str, categories: Iterable[str]) -> list[str]:
     Names are whole words; case, hyphens and underscores do not matter. Of names that hold one another the
     longest counts.
     """
-    text = _folded(clean(answer))
+    text = folded(clean(answer))
     found: dict[str, int] = {}
     for name in sorted(categories, key=lambda name: (-len(name), name)):
-        pattern = re.compile(rf"(?<!\w){re.escape(_folded(name))}(?!\w)")
+        pattern = re.compile(rf"(?<!\w){re.escape(folded(name))}(?!\w)")
         if hit := pattern.search(text):
             found[name] = hit.start()
             text = pattern.sub(lambda match: "\0" * len(match[0]), text)
     return sorted(found, key=found.__getitem__)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A name as names are compared: case, hyphens and underscores aside."""
     return re.sub(r"[-_]", " ", text.casefold())
 
 

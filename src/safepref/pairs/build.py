@@ -108,7 +108,7 @@ class Builder:
         kept = self._answered("harmless", prompts, self.data.harmless, self.seed + 1, built)
         taught = [pair.chosen for pair in built.pairs if pair.kind == "harmful"]
         weights, share = self.data.weights, self.data.harmless_share
-        others = len(taught) * weights.harmful + ready * weights.preference
+        others = sum(pair.weight for pair in built.pairs) + ready * weights.preference
         weight = weights.harmless
         if kept and others and share < 1:
             weight = min(weight, others / (1 / share - 1) / len(kept)) if share else 0.0
@@ -166,15 +166,14 @@ class Builder:
     def general(self, prompts: Sequence[Prompt], built: Built) -> None:
         """Add `data.general` examples: the model's own greedy answers to ordinary requests."""
         wanted = self.data.general
-        queue = interleave(prompts, self.seed + 2)[: round(1.2 * wanted)]
-        answers = self._shared("general", queue)
         anchors = {example.id for example in built.examples}
+        new = [prompt for prompt in prompts if prompt.id not in anchors]
+        queue = interleave(new, self.seed + 2)[: round(1.2 * wanted)]
+        answers = self._shared("general", queue)
         for prompt in queue:
             answer = answers[prompt.id]
             if built.counts["general"] == wanted:
                 break
-            if prompt.id in anchors:
-                continue
             if not degenerate(answer.text) and not self.refuses(prompt.text, answer.text):
                 built.examples.append(self._example(prompt, answer))
                 built.counts["general"] += 1

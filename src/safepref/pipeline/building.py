@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from safepref.data.records import Pair
 from safepref.errors import InputError
 from safepref.pairs.build import Builder, Built
 from safepref.pipeline.pair_controls import controlled
@@ -46,6 +47,7 @@ def build(job: Job) -> None:
         )
         if own:
             job.task.pairs(builder, job.prompts.harmful, built)
+            built.pairs = [_weighed(pair, section.weights.preference) for pair in built.pairs]
         if section.harmless:
             ready = sum(pair.weight for pair in job.prompts.pairs)
             builder.harmless(job.prompts.harmless, built, ready=ready)
@@ -58,7 +60,7 @@ def build(job: Job) -> None:
         if built.counts[kind] < wanted:
             console().print(f"  {kind}: {built.counts[kind]} of {wanted} found, all the prompts gave")
     weight = section.weights.preference
-    built.pairs += [replace(pair, weight=pair.weight * weight) for pair in job.prompts.pairs]
+    built.pairs += [_weighed(pair, weight) for pair in job.prompts.pairs]
     if not built.pairs:
         raise InputError(f"no pairs to train on; raise data.{job.task.counted} or give data.pairs")
     pairs, counts = controlled(job, built.pairs)
@@ -67,3 +69,8 @@ def build(job: Job) -> None:
     write_jsonl(folder / "pairs.jsonl", (pair.to_json() for pair in pairs))
     write_jsonl(folder / "examples.jsonl", (example.to_json() for example in built.examples))
     write_json(folder / "counts.json", {**built.counts, "dropped": job.prompts.dropped, **counts})
+
+
+def _weighed(pair: Pair, weight: float) -> Pair:
+    """A ready or a task's own pair with the recipe's weight of these."""
+    return replace(pair, weight=pair.weight * weight) if pair.kind == "preference" else pair

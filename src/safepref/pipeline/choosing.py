@@ -43,5 +43,5 @@ def require_look_alikes(choose: Suite) -> None:
     if not choose.benign:
         raise InputError(
             "data.harmless_prompts: no look-alike is left to choose by (few, or of a template that "
-            "is reported on); name more, as starter, or do without a choice: evaluation.choose=false"
+            "is reported on); name more, as starter"
         )

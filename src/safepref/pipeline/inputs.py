@@ -21,7 +21,7 @@ from safepref.pipeline.prompts import ARITHMETIC
 from safepref.progress import console
 from safepref.recipe import SHIPPED, JudgeSection, Recipe, as_names
 from safepref.store import sha256_file
-from safepref.tasks import task_of
+from safepref.tasks import check_judges, task_of
 from safepref.tasks.sides import check_files
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ def check_names(recipe: Recipe) -> None:
     _check("judges.report", check_name, judges.report)
     if judges.vet is not None:
         _check("judges.vet", check_name, judges.vet)
+    check_judges(recipe)
     if judges.calibration is not None:
         _check("judges.calibration", read_calibration, judges.calibration)
     _check("judges.toxicity", check_toxicity, judges.toxicity)

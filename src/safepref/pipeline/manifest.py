@@ -51,8 +51,8 @@ class Manifest:
         self.path, recipe = folder / "manifest.json", settled(recipe)
         wanted = recipe.model_dump(mode="json")
         if self.path.exists():
-            self.data = _read(self.path)
-            known = _filled(self.data["recipe"], Recipe().model_dump(mode="json"))
+            self.data = read_manifest(self.path)
+            known = _filled(self.data["recipe"])
             more = _added(known["methods"], recipe.methods)
             added = ["methods"] if more else []
             if known.get("rl") is None and recipe.rl is not None:
@@ -178,7 +178,7 @@ def recipe_of(manifest: Path) -> Recipe:
     Raises:
         InputError: not a manifest, or a file of its recipe is gone or has changed since.
     """
-    data = _read(manifest)
+    data = read_manifest(manifest)
     recipe = parse_recipe(data["recipe"], str(manifest))
     found = input_hashes(recipe)
     for name, known in data["hashes"].get("inputs", {}).items():
@@ -196,7 +196,12 @@ def recipe_of(manifest: Path) -> Recipe:
     return recipe
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The content of a run's manifest.
+
+    Raises:
+        InputError: another file.
+    """
     data = read_json(path)
     parts = ("recipe", "stages", "hashes", "versions", "plan")
     if not isinstance(data, dict) or any(part not in data for part in parts):
@@ -239,12 +244,12 @@ def _other_merges(old: Any, new: Any) -> list[str]:
     ]
 
 
-def _filled(old: Any, defaults: Any) -> Any:
+def _filled(old: dict[str, Any]) -> dict[str, Any]:
     """A recipe of an earlier version with the keys that it did not know yet, at their defaults."""
-    if not isinstance(old, dict) or not isinstance(defaults, dict):
+    try:
+        return parse_recipe(old, "recipe").model_dump(mode="json")
+    except InputError:  # it has keys or values that are gone: the differences name them
         return old
-    missing = {key: value for key, value in defaults.items() if key not in old}
-    return {key: _filled(value, defaults.get(key)) for key, value in old.items()} | missing
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:

@@ -6,17 +6,17 @@ rows are named by content, so copies of them are read as a stopped run's own.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safepref.errors import InputError
 from safepref.evaluation.samples import RESUME
 from safepref.pipeline.base_side import FOLDER
+from safepref.pipeline.manifest import read_manifest
 from safepref.progress import console
 from safepref.recipe import Recipe, load_recipe
-from safepref.store import read_json
+from safepref.store import atomic_write
 
 if TYPE_CHECKING:
     from safepref.pipeline.job import Job
@@ -35,9 +35,7 @@ def take_over(job: Job, source: Path) -> int:
     Raises:
         InputError: no run lies there, or it is of another model or dtype.
     """
-    if not (source / "manifest.json").exists():
-        raise InputError(f"--reuse {source}: no run's folder (it has no manifest.json)")
-    kept = read_json(source / "manifest.json")
+    kept = check_source(source)
     ours = (job.fingerprint, job.manifest.data["plan"].get("dtype"))
     theirs = (kept["hashes"].get("model"), kept["plan"].get("dtype"))
     if theirs != ours:
@@ -53,13 +51,27 @@ def take_over(job: Job, source: Path) -> int:
         place = job.out / file.relative_to(source)
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
-            half = place.with_name(f"{place.name}.part")
-            shutil.copyfile(file, half)
-            half.replace(place)
+            with atomic_write(place, "wb") as stream:
+                stream.write(file.read_bytes())
             taken += 1
     if taken:
+        job.manifest.put("reused", **{str(source): taken})
         console().print(f"Taken over from {source}: {taken} files of the base's answers and likelihoods")
     return taken
+
+
+def check_source(source: Path) -> dict[str, Any]:
+    """The manifest of a run whose answers may be taken over.
+
+    Raises:
+        InputError: no run lies there, or it has not begun to use its model.
+    """
+    if not (source / "manifest.json").exists():
+        raise InputError(f"--reuse {source}: no run's folder (it has no manifest.json)")
+    kept = read_manifest(source / "manifest.json")
+    if "model" not in kept["hashes"]:
+        raise InputError(f"--reuse {source}: stopped before its model was used; let it go on first")
+    return kept
 
 
 def _asked(source: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safepref.hardware import take_share
 from safepref.pipeline.job import Job
-from safepref.pipeline.reuse import take_over
+from safepref.pipeline.reuse import check_source, take_over
 from safepref.pipeline.workers import sensible_workers, side_by_side
 from safepref.progress import console, duration
 from safepref.recipe import Recipe
@@ -34,6 +34,8 @@ def run(recipe: Recipe, out: Path, *, workers: int | None = 1, reuse: Sequence[P
         NegativeResult: the data doctor found errors.
         Interrupted: a worker was ended from outside.
     """
+    for source in reuse:
+        check_source(source)
     with folder_lock(out):
         job = Job(recipe, out)
         job.assets()
@@ -74,7 +76,7 @@ def plan_workers(job: Job, workers: int | None) -> int:
     shares = plan.get("shares")
     count = workers or shares or sensible_workers(job.loaded, job.recipe, len(job.methods))
     if shares is None:
-        _ = job.loaded  # decides dtype and threads
+        _ = job.fingerprint  # loads the model, which decides dtype and threads
         job.manifest.put("plan", shares=count)
     take_share(1, plan["threads"])
     return count

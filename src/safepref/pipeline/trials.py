@@ -12,6 +12,7 @@ import yaml
 from safepref.errors import InputError
 from safepref.evaluation.main_rate import SAFETY, main_rate
 from safepref.store import read_json
+from safepref.tradeoff.front import capability_of
 from safepref.tradeoff.objective import LOWEST, PENALTY
 
 SCHEMA = 1
@@ -136,7 +137,7 @@ def _row(cells: Sequence[str]) -> str:
 def _figures(scores: dict[str, Any]) -> list[str]:
     main, refused = main_rate(scores), scores["over_refusal"]
     sides = [main.part.get(side) for side in ("plain", "adversarial")]  # of safety alone
-    mean = (scores["capability"] or {}).get("mean")
+    mean, _ = capability_of(scores)
     return [
         "" if main.value is None else f"{main.value:.1%} {_interval(main.part)}",
         *("" if value is None else f"{value:.1%}" for value in sides),

@@ -32,7 +32,8 @@ class DataSection(Section):
     task: Count = 150
     """Pairs of the task where it is not safety, in the place of harmful ones."""
     own: Share = 0.5
-    """Share of these whose rejected answer is the model's own, where the select judge finds it bad."""
+    """Share of these whose rejected answer is the model's own, where it is wrong (moderation) or the select
+    judge finds it bad (support)."""
     categories: dict[str, str] | None = None
     """Content moderation: what categories mean, for the model; null takes what is known of them."""
     prompts: Names | None = None

@@ -142,7 +142,7 @@ def _choose_table(runs: Sequence[RunFolder], shown: Callable[[Row], bool]) -> st
             cells[f"gain in {main_rate(run.results['base']).name}, paired"] = _gain(
                 mine.get("global"), points=True
             )
-            cells["change of capability, paired"] = _gain(mine.get("capability"), points=False)
+            cells["change outside the chat, paired"] = _gain(mine.get("capability"), points=False)
             lines.append((run.path.name, cells))
     return _table(lines, len(runs) > 1)
 

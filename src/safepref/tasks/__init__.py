@@ -7,6 +7,7 @@ task is one file with a `TaskKind` and one line here.
 from __future__ import annotations
 
 import difflib
+import re
 
 from safepref.errors import InputError
 from safepref.recipe import Recipe
@@ -40,4 +41,22 @@ def settled(recipe: Recipe) -> Recipe:
     return recipe if judges == recipe.judges else recipe.model_copy(update={"judges": judges})
 
 
-__all__ = ["TASKS", "TaskKind", "settled", "task_of"]
+def check_judges(recipe: Recipe) -> None:
+    """Whether the judges give the verdicts of the task: good or bad, or harmful or harmless for safety.
+
+    Raises:
+        InputError: one that gives the others'; the key and the judges to take.
+    """
+    task = task_of(recipe)
+    every = [prefix for kind in TASKS.values() for prefix in kind.takes]
+    for role in ("select", "report", "vet"):
+        name = getattr(recipe.judges, role)
+        parts = [] if name is None else re.split(r"[:,]", name)
+        theirs = [part for part in parts if part.startswith(tuple(every))]
+        fits = any(part.startswith(task.takes) for part in parts) if task.takes else not theirs
+        if name is not None and not fits:
+            known = " or ".join(task.judges.values()) or "select or report"
+            raise InputError(f"judges.{role}: {name} does not judge what task {task.name} asks; give {known}")
+
+
+__all__ = ["TASKS", "TaskKind", "check_judges", "settled", "task_of"]

@@ -34,6 +34,9 @@ class TaskKind:
     and attacked, as pipeline/prompts.py reads them from sets and files."""
     judges: Mapping[str, str] = field(default_factory=dict)
     """The judges that `select` and `report` stand for in its recipes."""
+    takes: tuple[str, ...] = ()
+    """What begins the names of judges that tell its good answers from bad ones; none for safety, whose judges
+    are all the others."""
     more: Callable[..., Mapping[str, Any]] | None = None
     """Further scores of its sample rows; see `evaluation.suites.TaskSuite`."""
     adversarial: bool = False

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from safepref.data.rows import Row, RowError, Where, iter_rows
 from safepref.errors import InputError
+from safepref.judges.labels import folded
 from safepref.taxonomy import load_taxonomy
 
 NONE = "none"
@@ -95,6 +96,10 @@ def read_texts(path: str) -> tuple[list[Labelled], Meanings]:
         raise InputError(f"{path}: some rows have `labels` and some do not; give one kind in a file")
     found = [(_text(where, row), _given(where, row)) for where, row in rows]
     names = [name for name in dict.fromkeys(n for _, given in found for n in given) if name != NONE]
+    alike: dict[str, str] = {}
+    for name in (NONE, *names):
+        if (first := alike.setdefault(folded(name), name)) != name:
+            raise InputError(f"{path}: the categories {first!r} and {name!r} read alike; write them as one")
     labelled = [Labelled(text, {name: int(name in given) for name in names}) for text, given in found]
     return labelled, dict.fromkeys(names, "")
 

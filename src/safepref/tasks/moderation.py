@@ -68,7 +68,13 @@ def sides(recipe: Recipe, notes: list[str]) -> Sides:
 
     found = deal(recipe, {STARTER: _starter, EXTENDED: _extended}, read)
     return {
-        side: [replace(prompt, messages=(system, *prompt.messages)) for prompt in prompts]
+        side: [
+            # The id tells what is asked, so that no answer to another instruction is taken for this one's.
+            replace(
+                prompt, id=content_id(prompt.id, instruction(meanings)), messages=(system, *prompt.messages)
+            )
+            for prompt in prompts
+        ]
         for side, prompts in found.items()
     }
 
@@ -141,11 +147,11 @@ def pairs(builder: Builder, prompts: Sequence[Prompt], built: Built) -> None:
     is a name that the right one is easily taken for, or `none`.
     """
     queue = interleave(prompts, builder.seed)[: builder.data.task]
-    answers = builder.greedy("task", queue)
-    for place, prompt in enumerate(queue):
-        answer = answers[prompt.id]
-        own = builder.own_turn(place) and _is_wrong(prompt, answer.text)
-        rejected = answer if own else Completion(wrong_name(prompt, builder.seed), 0, False)
+    answers = builder.greedy("task", [p for place, p in enumerate(queue) if builder.own_turn(place)])
+    for prompt in queue:
+        answer = answers.get(prompt.id)
+        own = answer is not None and _is_wrong(prompt, answer.text)
+        rejected = answer if own and answer else Completion(wrong_name(prompt, builder.seed), 0, False)
         right = Completion(str(prompt.category), 0, False)
         pair = make_pair(prompt, right, rejected, "preference")
         built.pairs.append(replace(pair, meta={**pair.meta, "target": prompt.target}))
@@ -182,4 +188,5 @@ MODERATION = TaskKind(
     sides=sides,
     judges={"select": "labels", "report": "labels"},
     more=confusion_scores,
+    takes=("labels",),
 )

@@ -56,7 +56,13 @@ def deal(
         sides["report"] += _shipped(recipe, shipped, STARTER)()["report"]
     elif evaluated is not None and evaluated not in SHIPPED and not shared:
         found = [replace(p, split="report") for p in read(evaluated)]
-        sides["report"] += list({prompt.id: prompt for prompt in found}.values())
+        sides["report"] += found
+    # A text that two sets have stands on one side, the one that is asked rather than the one that is learned.
+    seen: set[str] = set()
+    for side in ("report", "choose", "train"):
+        once = {prompt.id: prompt for prompt in sides[side] if prompt.id not in seen}
+        sides[side] = list(once.values())
+        seen |= set(once)
     return sides
 
 

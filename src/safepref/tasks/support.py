@@ -97,4 +97,5 @@ SUPPORT = TaskKind(
     pairs=pairs,
     sides=sides,
     judges={"select": "support.select", "report": "support.report"},
+    takes=("support.",),
 )

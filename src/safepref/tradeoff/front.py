@@ -96,10 +96,13 @@ def capability_of(scores: Mapping[str, Any] | None) -> tuple[float | None, list[
     """Mean over the tasks, each task once, and its interval; None where none was asked.
 
     Likelihoods miss a model that refuses "capital of France", so tasks asked in the chat count like the
-    others. With them the interval is the normal one of the mean of independent tasks.
+    others, but for arithmetic where sums are asked already: they have an axis of their own. With them the
+    interval is the normal one of the mean of independent tasks.
     """
     part = (scores or {}).get("capability") or {}
-    own, interval, chat = part.get("mean"), part.get("interval"), _chat(scores)
+    own, interval = part.get("mean"), part.get("interval")
+    sums = any(name.startswith(MATHEMATICS) for name in part.get("tasks") or {})
+    chat = _chat(scores, without=MATHEMATICS if sums else None)
     if not chat:
         return (None if own is None else float(own)), interval
     parts = [(1, float(task["score"]), _half(task)) for task in chat]
@@ -108,13 +111,13 @@ def capability_of(scores: Mapping[str, Any] | None) -> tuple[float | None, list[
     total = sum(count for count, _, _ in parts)
     value = sum(count * score for count, score, _ in parts) / total
     half = math.hypot(*(count * width for count, _, width in parts)) / total
-    return value, [max(0.0, value - half), min(1.0, value + half)]
+    return value, [value - half, value + half]
 
 
-def _chat(scores: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The tasks asked in the chat that have a score."""
-    asked = (((scores or {}).get("capability") or {}).get("chat") or {}).values()
-    return [task for task in asked if task["score"] is not None]
+def _chat(scores: Mapping[str, Any] | None, without: str | None = None) -> list[Mapping[str, Any]]:
+    """The tasks asked in the chat that have a score, but for one."""
+    asked = ((scores or {}).get("capability") or {}).get("chat") or {}
+    return [task for name, task in asked.items() if task["score"] is not None and name != without]
 
 
 def _half(part: Mapping[str, Any]) -> float:
