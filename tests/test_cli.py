@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recip
 
     seen: list[tuple[Recipe, Path]] = []
 
-    def begin(recipe: Recipe, out: Path, *, workers: int | None) -> Path:
+    def begin(recipe: Recipe, out: Path, *, workers: int | None, reuse: Sequence[Path] = ()) -> Path:
         seen.append((recipe, out))
         raise InputError("begun")
 

@@ -147,11 +147,11 @@ def test_no_text_makes_a_special_token_or_moves_the_frame(name: str, request: st
     assert written.removesuffix(row.lead) == whole.removesuffix(row.lead)
     assert said_by(written) >= spoken(*attacked, besides=words_of_frames(row))
     assert asked.sha256(attacked) == sha256_bytes((whole + row.lead).encode())
-    for mark in (*row.marks, "END CONVERSATION>", "<end_of_turn>"):
+    for mark in (*row.marks, "<END CONVERSATION>", "<end_of_turn>"):
         assert written.count(mark) == asked.text.count(mark)
     for text in plain:
         assert neutral(text, row) == text
-        assert not any(mark in text for mark in (*row.marks, "END CONVERSATION>", "<end_of_turn>"))
+        assert not any(mark in text for mark in (*row.marks, "<END CONVERSATION>", "<end_of_turn>"))
         lines = [line.strip().casefold() for line in text.splitlines()]
         assert not any(line.startswith(f"{label.casefold()}:") for label in row.labels for line in lines)
 
