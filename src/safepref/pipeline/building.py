@@ -24,6 +24,7 @@ def build(job: Job) -> None:
     """
     folder = job.out / "data"
     section, built = job.recipe.data, Built()
+    weight = section.weights.preference
     for note in job.prompts.notes:
         console().print(f"  {note}")
     for name, count in job.prompts.dropped.items():
@@ -47,7 +48,8 @@ def build(job: Job) -> None:
         )
         if own:
             job.task.pairs(builder, job.prompts.harmful, built)
-            built.pairs = [_weighed(pair, section.weights.preference) for pair in built.pairs]
+            # Those of harmful requests have their own weight already.
+            built.pairs = [_weighed(p, weight) if p.kind == "preference" else p for p in built.pairs]
         if section.harmless:
             ready = sum(pair.weight for pair in job.prompts.pairs)
             builder.harmless(job.prompts.harmless, built, ready=ready)
@@ -59,7 +61,6 @@ def build(job: Job) -> None:
         wanted = getattr(section, kind)
         if built.counts[kind] < wanted:
             console().print(f"  {kind}: {built.counts[kind]} of {wanted} found, all the prompts gave")
-    weight = section.weights.preference
     built.pairs += [_weighed(pair, weight) for pair in job.prompts.pairs]
     if not built.pairs:
         raise InputError(f"no pairs to train on; raise data.{job.task.counted} or give data.pairs")
@@ -72,5 +73,4 @@ def build(job: Job) -> None:
 
 
 def _weighed(pair: Pair, weight: float) -> Pair:
-    """A ready or a task's own pair with the recipe's weight of these."""
-    return replace(pair, weight=pair.weight * weight) if pair.kind == "preference" else pair
+    return replace(pair, weight=pair.weight * weight)

@@ -31,13 +31,12 @@ from safepref.evaluation import (
 )
 from safepref.recipe import EXTENDED, SHIPPED, STARTER, EvaluationSection, Names, Recipe, as_names
 from safepref.tasks import task_of
+from safepref.tasks.sides import TRAINED
 
 Record = TypeVar("Record", Prompt, Pair)
 
 SHARED: Mapping[Split, float] = {"train": 0.5, "choose": 0.1, "report": 0.4}
 """A set of the user's that serves training and evaluation."""
-TRAINED: Mapping[Split, float] = {"train": 0.85, "choose": 0.15}
-"""A set of the user's that serves training alone."""
 CHAT = ("questions",)
 """What is asked in the chat template where the recipe names nothing."""
 SUMS = 100

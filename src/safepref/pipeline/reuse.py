@@ -50,7 +50,6 @@ def take_over(job: Job, source: Path) -> int:
     for file in files:
         place = job.out / file.relative_to(source)
         if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(place, "wb") as stream:
                 stream.write(file.read_bytes())
             taken += 1

@@ -70,10 +70,8 @@ def sides(recipe: Recipe, notes: list[str]) -> Sides:
     return {
         side: [
             # The id tells what is asked, so that no answer to another instruction is taken for this one's.
-            replace(
-                prompt, id=content_id(prompt.id, instruction(meanings)), messages=(system, *prompt.messages)
-            )
-            for prompt in prompts
+            replace(p, id=content_id(p.id, system["content"]), messages=(system, *p.messages))
+            for p in prompts
         ]
         for side, prompts in found.items()
     }
@@ -148,14 +146,17 @@ def pairs(builder: Builder, prompts: Sequence[Prompt], built: Built) -> None:
     """
     queue = interleave(prompts, builder.seed)[: builder.data.task]
     answers = builder.greedy("task", [p for place, p in enumerate(queue) if builder.own_turn(place)])
+    built.counts["task_own"] = 0
     for prompt in queue:
         answer = answers.get(prompt.id)
-        own = answer is not None and _is_wrong(prompt, answer.text)
-        rejected = answer if own and answer else Completion(wrong_name(prompt, builder.seed), 0, False)
+        if answer is not None and _is_wrong(prompt, answer.text):
+            rejected = answer
+            built.counts["task_own"] += 1
+        else:
+            rejected = Completion(wrong_name(prompt, builder.seed), 0, False)
         right = Completion(str(prompt.category), 0, False)
         pair = make_pair(prompt, right, rejected, "preference")
         built.pairs.append(replace(pair, meta={**pair.meta, "target": prompt.target}))
-        built.counts["task_own"] += own
     built.counts["task"] = built.counts["task_tried"] = len(queue)
 
 
